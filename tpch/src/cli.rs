@@ -17,6 +17,8 @@ pub(crate) struct Cli {
 /// The subcommands; each is run by the module of its name.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write the tables as Parquet files
+    Generate(crate::generate::Args),
     /// Print one of the 22 queries
     Query(crate::queries::Args),
 }
@@ -25,6 +27,7 @@ impl Command {
     /// Runs the subcommand; an error is printed by `main` and means exit code 1.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         match self {
+            Self::Generate(args) => crate::generate::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
         }
     }

@@ -14,9 +14,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use serde::{Deserialize, Serialize};
 
-/// The eight tables of TPC-H; each is `DIR/{table}.parquet`.
-pub(crate) const TABLES: [&str; 8] =
-    ["lineitem", "orders", "partsupp", "part", "customer", "supplier", "nation", "region"];
+use crate::tables::Table;
 
 /// Who answers the queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -100,12 +98,12 @@ pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> usize {
 
 /// Registers the eight tables from `dir`.
 pub(crate) async fn register_tables(ctx: &SessionContext, dir: &Path) -> Result<()> {
-    for table in TABLES {
-        let path = dir.join(format!("{table}.parquet"));
+    for table in Table::ALL {
+        let path = table.path(dir);
         let path = path.to_str().ok_or_else(|| {
             DataFusionError::Configuration(format!("the path {} is not valid UTF-8", path.display()))
         })?;
-        ctx.register_parquet(table, path, ParquetReadOptions::default()).await?;
+        ctx.register_parquet(table.name(), path, ParquetReadOptions::default()).await?;
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! `slipstream-tpch`: TPC-H and conformance, the layer always beside the plain engine.
 
 mod cli;
+mod clock;
 mod engine;
+mod generate;
 mod queries;
+mod tables;
 
 use std::process::ExitCode;
 
