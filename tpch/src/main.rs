@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+mod compare;
 mod engine;
 mod generate;
 mod queries;
