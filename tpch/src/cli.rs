@@ -1,0 +1,34 @@
+//! The command line: one variant a subcommand, whose arguments and code live in the module of its name.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use datafusion::error::Result;
+
+/// TPC-H on Parquet with Slipstream and with plain DataFusion, side by side
+#[derive(Debug, Parser)]
+#[command(name = "slipstream-tpch", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands; each is run by the module of its name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write the tables as Parquet files
+    Generate(crate::generate::Args),
+    /// Print one of the 22 queries
+    Query(crate::queries::Args),
+}
+
+impl Command {
+    /// Runs the subcommand; an error is printed by `main` and means exit code 1.
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Generate(args) => crate::generate::run(args).await,
+            Self::Query(args) => crate::queries::run(&args),
+        }
+    }
+}
