@@ -51,7 +51,7 @@ pub(crate) struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// The command line that [`Args`] reads back as these options, but for the spill folder.
+    /// The command line that [`EngineArgs`] reads back as these options, but for the spill folder.
     pub(crate) fn to_command_line(&self) -> Vec<OsString> {
         let limit = self.memory_limit_bytes.map(|n| format!("--memory-limit={n}"));
         let partitions = self.target_partitions.map(|n| format!("--target-partitions={n}"));
@@ -62,7 +62,7 @@ impl EngineOptions {
 
 /// The options of an engine on the command line.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct EngineArgs {
     /// Memory that operators may reserve before they spill to disk, such as 128MB [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_limit: Option<usize>,
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     settings: Vec<(String, String)>,
 }
 
-impl Args {
+impl EngineArgs {
     /// What the command line says.
     pub(crate) fn into_options(self) -> EngineOptions {
         EngineOptions {
@@ -194,7 +194,7 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        args: Args,
+        args: EngineArgs,
     }
 
     fn parse(line: impl IntoIterator<Item = OsString>) -> Result<EngineOptions, clap::Error> {

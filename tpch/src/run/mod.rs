@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "plain,slipstream")]
     engines: Vec<Engine>,
     #[command(flatten)]
-    options: engine::Args,
+    options: engine::EngineArgs,
     /// Seconds after which one run of a query is given up
     #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     scratch: PathBuf,
     #[command(flatten)]
-    options: engine::Args,
+    options: engine::EngineArgs,
 }
 
 impl Args {
