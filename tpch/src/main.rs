@@ -9,6 +9,7 @@ mod queries;
 mod run;
 mod sizes;
 mod tables;
+mod verify;
 
 use std::process::ExitCode;
 
