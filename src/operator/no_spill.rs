@@ -34,6 +34,7 @@ pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPl
 /// The context around a [`NoSpill`] node, carried to its inputs.
 struct OuterContext(Arc<TaskContext>);
 
+/// Derives a context without temporary files. Where there are none anyway, nothing is changed.
 #[derive(Debug)]
 struct NoSpill {
     advice: &'static str,
@@ -65,6 +66,7 @@ impl Wrap for NoSpill {
     }
 }
 
+/// Puts the context back that the nearest [`NoSpill`] above took away.
 #[derive(Debug)]
 struct Outer;
 

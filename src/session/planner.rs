@@ -25,6 +25,7 @@ use crate::scope::QueryScope;
 pub(super) struct BasePlanner(pub(super) Option<Arc<dyn QueryPlanner + Send + Sync>>);
 
 impl BasePlanner {
+    /// Plans with DataFusion's default planner where the session's owner set none.
     pub(super) async fn plan(
         &self,
         plan: &LogicalPlan,
