@@ -6,6 +6,7 @@ mod bad_input;
 mod cancel;
 mod configuration;
 mod front_door;
+mod hints;
 mod layering;
 mod nested_loop_join;
 mod support;
