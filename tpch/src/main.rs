@@ -6,23 +6,47 @@ mod compare;
 mod engine;
 mod generate;
 mod queries;
+mod run;
+mod sizes;
 mod tables;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use datafusion::error::DataFusionError;
 
 /// Both engines run in this binary, hence with the same allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Exit code of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::Cli::parse().command.run().await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("Error: {}", error.strip_backtrace());
+    let command = cli::Cli::parse().command;
+    let result = tokio::select! {
+        result = command.run() => Some(result),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    match result {
+        Some(Ok(code)) => code,
+        Some(Err(error)) => {
+            eprintln!("Error: {}", message(&error));
             ExitCode::FAILURE
         }
+        None => {
+            // The command is dropped: workers are ended, temporary files removed. Returning would wait for threads.
+            eprintln!("interrupted");
+            std::process::exit(INTERRUPTED)
+        }
+    }
+}
+
+/// What an error says to a user: DataFusion's prefixes are for faults of its own.
+fn message(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Configuration(text) | DataFusionError::Execution(text) => text.clone(),
+        error => error.strip_backtrace(),
     }
 }
