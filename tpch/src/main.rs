@@ -1,19 +1,29 @@
-//! Harness (temporary main).
-use clap::Parser;
+//! `slipstream-tpch`: TPC-H and conformance, the layer always beside the plain engine.
+
+mod cli;
+mod clock;
+mod compare;
 mod corpus;
-#[derive(Debug, Parser)]
-enum Cmd {
-    Corpus(corpus::CorpusArgs),
-    #[command(hide = true)]
-    CorpusWorker(corpus::CorpusWorkerArgs),
-}
-fn main() {
-    let r = match Cmd::parse() {
-        Cmd::Corpus(a) => corpus::run_corpus(&a),
-        Cmd::CorpusWorker(a) => corpus::run_worker(a),
-    };
-    if let Err(e) = r {
-        eprintln!("Error: {e}");
-        std::process::exit(1)
+mod engine;
+mod generate;
+mod queries;
+mod tables;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Both engines run in this binary, hence with the same allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().command.run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {}", error.strip_backtrace());
+            ExitCode::FAILURE
+        }
     }
 }

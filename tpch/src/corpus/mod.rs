@@ -22,15 +22,15 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use datafusion::common::exec_err;
+use clap::ValueEnum;
 use datafusion::common::utils::get_available_parallelism;
 use datafusion::error::Result;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use worker::{CorpusWorkerArgs, run_worker};
+pub(crate) use worker::{WorkerArgs, run_worker};
 
 use compare::{Difference, Verdict, compare, verdict};
 use exceptions::Exceptions;
@@ -44,7 +44,7 @@ const RERUNS: usize = 4;
 
 /// The two engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub(crate) enum WorkerEngine {
+enum WorkerEngine {
     /// DataFusion as it is.
     Plain,
     /// DataFusion with the layer installed.
@@ -53,7 +53,7 @@ pub(crate) enum WorkerEngine {
 
 /// The two doors of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub(crate) enum Entry {
+enum Entry {
     /// `SessionContext::sql`, which an embedder already calls.
     Sql,
     /// `SlipstreamContextExt::query`, which also reads hints and writes the query log.
@@ -62,7 +62,7 @@ pub(crate) enum Entry {
 
 /// Which doors of the layer a comparison tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum EntryChoice {
+enum EntryChoice {
     /// Only `ctx.sql`.
     Sql,
     /// Only `ctx.query`.
@@ -71,37 +71,37 @@ pub(crate) enum EntryChoice {
     Both,
 }
 
-/// Runs DataFusion's own sqllogictest corpus on the plain engine and on the layer, and compares every record.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct CorpusArgs {
+/// Arguments of `corpus`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
     /// Only files whose path contains this; may be repeated
     #[arg(long, value_name = "SUBSTR")]
-    pub(crate) filter: Vec<String>,
+    filter: Vec<String>,
     /// The corpus: the folder of the crate datafusion-sqllogictest (default: where cargo resolved it)
     #[arg(long, value_name = "DIR")]
-    pub(crate) corpus: Option<PathBuf>,
+    corpus: Option<PathBuf>,
     /// Data files that the crate does not ship: `testing/`, `parquet-testing/`, `core/`
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
+    data: Option<PathBuf>,
     /// Files that each engine runs at once (default: the number of cores)
     #[arg(long, value_name = "N")]
-    pub(crate) jobs: Option<usize>,
+    jobs: Option<usize>,
     /// By which door statements enter the layer
     #[arg(long, value_enum, default_value = "both")]
-    pub(crate) entry: EntryChoice,
+    entry: EntryChoice,
     /// A setting made on the layer before each file; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) settings: Vec<String>,
+    settings: Vec<String>,
     /// How long one statement may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) limit_seconds: u64,
+    limit_seconds: u64,
     /// Show every difference in full, and the files that are not as the corpus expects
     #[arg(long)]
-    pub(crate) verbose: bool,
+    verbose: bool,
 }
 
-/// Runs the comparison; an error when any record differs or an exception is stale.
-pub(crate) fn run_corpus(args: &CorpusArgs) -> Result<()> {
+/// Runs the comparison; fails when any record differs or an exception is stale.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let corpus = locate(args.corpus.as_deref(), args.data.as_deref())?;
     let files = files(&corpus, &args.filter)?;
     let exceptions = Exceptions::read()?;
@@ -117,17 +117,17 @@ pub(crate) fn run_corpus(args: &CorpusArgs) -> Result<()> {
     );
     let scratch = tempfile::tempdir()?;
     let mut trees = 0..;
-    let mut run = |engine: &Engine, files: &[PathBuf]| -> Result<EngineRun> {
+    let mut run_engine = |engine: &Engine, files: &[PathBuf]| -> Result<EngineRun> {
         // Numbers, and not names, keep all roots equally long: some outputs are as wide as their paths.
         let root = scratch.path().join(format!("{:03}", trees.next().unwrap_or_default()));
         let tree = Tree::create(root, &corpus)?;
         start(engine, &tree, &corpus, files, pace)?.finish()
     };
     let plain_engine = Engine::plain();
-    let plain = run(&plain_engine, &files)?;
+    let plain = run_engine(&plain_engine, &files)?;
     let layers = Engine::layers(args.entry, &args.settings)
         .iter()
-        .map(|engine| run(engine, &files))
+        .map(|engine| run_engine(engine, &files))
         .collect::<Result<Vec<_>>>()?;
     report::engines(std::iter::once(&plain).chain(&layers));
     if args.verbose {
@@ -136,9 +136,9 @@ pub(crate) fn run_corpus(args: &CorpusArgs) -> Result<()> {
 
     let mut judgements: Vec<Judgement<'_>> =
         layers.iter().map(|layer| judge(&plain, layer, &exceptions)).collect();
-    separate_unstable(&mut judgements, &plain, |files| run(&plain_engine, files))?;
+    separate_unstable(&mut judgements, &plain, |files| run_engine(&plain_engine, files))?;
     report::judgements(&judgements, args.verbose);
-    conclude(&judgements, &exceptions)
+    Ok(conclude(&judgements, &exceptions))
 }
 
 impl Engine {
@@ -228,7 +228,8 @@ fn print_unexpected(plain: &EngineRun) {
     println!();
 }
 
-fn conclude(judgements: &[Judgement<'_>], exceptions: &Exceptions) -> Result<()> {
+/// Prints the verdict and turns it into the exit code.
+fn conclude(judgements: &[Judgement<'_>], exceptions: &Exceptions) -> ExitCode {
     let differences: usize = judgements.iter().map(|judgement| judgement.different.len()).sum();
     let mut compared = BTreeMap::new();
     for judgement in judgements {

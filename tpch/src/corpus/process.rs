@@ -17,6 +17,7 @@ use super::locate::Corpus;
 use super::outcome::{Event, RecordRun};
 use super::tree::Tree;
 use super::{Entry, WorkerEngine};
+use crate::clock;
 
 /// Events that may wait between the pipe and the collector; more would only hide a slow collector.
 const EVENTS_WAITING: usize = 1024;
@@ -81,7 +82,6 @@ pub(super) struct Running {
 }
 
 /// Starts a worker on `files` in its own scratch tree.
-#[expect(clippy::disallowed_methods, reason = "a harness measures real time")]
 pub(super) fn start(
     engine: &Engine,
     tree: &Tree,
@@ -130,7 +130,7 @@ pub(super) fn start(
     });
     // A statement that blocks its thread escapes the worker's own limit; a silence this long says so.
     let idle_limit = pace.limit * 2 + Duration::from_secs(30);
-    Ok(Running { engine: engine.clone(), child, events, reader, feeder, started: Instant::now(), idle_limit })
+    Ok(Running { engine: engine.clone(), child, events, reader, feeder, started: clock::now(), idle_limit })
 }
 
 fn feed(mut stdin: ChildStdin, files: &[PathBuf]) -> JoinHandle<std::io::Result<()>> {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Write};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use clap::Args;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{exec_datafusion_err, exec_err};
 use datafusion::error::Result;
@@ -30,8 +30,8 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 const LABEL: &str = "Datafusion";
 
 /// What the parent asks of one worker; the files come over standard input, one on each line.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct CorpusWorkerArgs {
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WorkerArgs {
     /// The engine to run
     #[arg(long, value_enum)]
     pub(super) engine: WorkerEngine,
@@ -56,7 +56,7 @@ pub(crate) struct CorpusWorkerArgs {
 }
 
 /// Runs the files named on standard input.
-pub(crate) fn run_worker(args: CorpusWorkerArgs) -> Result<()> {
+pub(crate) fn run_worker(args: WorkerArgs) -> Result<ExitCode> {
     // Panics of statements are outcomes, and reported as such; their default print would only repeat them.
     std::panic::set_hook(Box::new(|_| {}));
     let files =
@@ -70,12 +70,12 @@ pub(crate) fn run_worker(args: CorpusWorkerArgs) -> Result<()> {
             .block_on(run_files(Arc::new(args), files))
     });
     match worker.join() {
-        Ok(result) => result,
+        Ok(result) => result.map(|()| ExitCode::SUCCESS),
         Err(payload) => exec_err!("the worker panicked: {}", panic_text(&*payload)),
     }
 }
 
-async fn run_files(args: Arc<CorpusWorkerArgs>, files: Vec<PathBuf>) -> Result<()> {
+async fn run_files(args: Arc<WorkerArgs>, files: Vec<PathBuf>) -> Result<()> {
     // Scratch folders are named by the stem alone, so two files of one stem must not run at once.
     let mut groups: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
     let mut group_of_stem = HashMap::new();
@@ -102,7 +102,7 @@ async fn run_files(args: Arc<CorpusWorkerArgs>, files: Vec<PathBuf>) -> Result<(
     Ok(())
 }
 
-async fn run_one(args: &CorpusWorkerArgs, file: &Path) -> Result<()> {
+async fn run_one(args: &WorkerArgs, file: &Path) -> Result<()> {
     let name = file.display().to_string();
     emit(&Event::Started { file: name.clone() })?;
     let run = AssertUnwindSafe(run_records(args, file)).catch_unwind().await;
@@ -121,7 +121,7 @@ async fn run_one(args: &CorpusWorkerArgs, file: &Path) -> Result<()> {
 }
 
 /// Runs all records of one file; tells whether everything was as the file expects.
-async fn run_records(args: &CorpusWorkerArgs, file: &Path) -> Result<bool> {
+async fn run_records(args: &WorkerArgs, file: &Path) -> Result<bool> {
     let Some(test) = TestContext::try_new_for_test_file(file).await else {
         return exec_err!("needs a cargo feature that is not enabled here");
     };

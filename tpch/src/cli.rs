@@ -1,0 +1,41 @@
+//! The command line: one variant a subcommand, whose arguments and code live in the module of its name.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use datafusion::error::Result;
+
+/// TPC-H on Parquet with Slipstream and with plain DataFusion, side by side
+#[derive(Debug, Parser)]
+#[command(name = "slipstream-tpch", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands; each is run by the module of its name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write the tables as Parquet files
+    Generate(crate::generate::Args),
+    /// Print one of the 22 queries
+    Query(crate::queries::Args),
+    /// Run DataFusion's own sqllogictest corpus on both engines and compare every record
+    Corpus(crate::corpus::Args),
+    /// One engine of `corpus`, in a process of its own
+    #[command(hide = true)]
+    CorpusWorker(crate::corpus::WorkerArgs),
+}
+
+impl Command {
+    /// Runs the subcommand; an error is printed by `main` and means exit code 1.
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Generate(args) => crate::generate::run(args).await,
+            Self::Query(args) => crate::queries::run(&args),
+            Self::Corpus(args) => crate::corpus::run(&args),
+            Self::CorpusWorker(args) => crate::corpus::run_worker(args),
+        }
+    }
+}
