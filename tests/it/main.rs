@@ -1,2 +1,12 @@
-//! x
-#[test] fn x(){}
+//! The one integration-test binary: each further one would link DataFusion again.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod bad_input;
+mod cancel;
+mod configuration;
+mod front_door;
+mod layering;
+mod nested_loop_join;
+mod support;
+mod visible;
