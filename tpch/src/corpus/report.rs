@@ -24,7 +24,7 @@ pub(super) struct Judgement<'a> {
     /// Locations that the list excepts, with reasons.
     pub(super) excepted: Vec<(String, String)>,
     /// Records on which the plain engine does not agree with itself either.
-    pub(super) nondeterministic: Vec<Difference>,
+    pub(super) unstable: Vec<Difference>,
 }
 
 /// Prints one line for each engine: files, records, files that are as the corpus expects, time.
@@ -68,7 +68,7 @@ pub(super) fn judgements(judgements: &[Judgement<'_>], verbose: bool) {
             comparison.pictures_only.values().sum::<usize>(),
             comparison.not_run.values().sum::<usize>(),
             judgement.excepted.len(),
-            judgement.nondeterministic.len(),
+            judgement.unstable.len(),
             judgement.different.len(),
         );
     }
@@ -103,9 +103,9 @@ fn details(judgement: &Judgement<'_>, verbose: bool) {
         }
         println!();
     }
-    if !judgement.nondeterministic.is_empty() {
+    if !judgement.unstable.is_empty() {
         println!("unstable on the plain engine itself, seen from {name}:");
-        for difference in &judgement.nondeterministic {
+        for difference in &judgement.unstable {
             println!("  {}", difference.location);
             if verbose {
                 show(difference);
