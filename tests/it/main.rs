@@ -1,2 +1,4 @@
-//! x
-#[test] fn x(){}
+//! The one integration-test binary.
+
+#[cfg(feature = "cli")]
+mod shell;

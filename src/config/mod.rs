@@ -1,0 +1,172 @@
+//! Every `slipstream.*` setting: its value in a session, and the one list that describes them all.
+
+mod docs;
+mod env;
+mod settings;
+mod values;
+
+use std::any::Any;
+
+use datafusion::common::Result;
+use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+
+pub use docs::configuration_markdown;
+pub use settings::{SETTINGS, Setting};
+
+use crate::error::{config_error, suggestion};
+
+/// The names of the layer's rules, as `slipstream.disabled_rules` takes them.
+///
+/// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
+/// list equal to the rules that `session::rule_order` splices.
+pub const RULE_NAMES: &[&str] = &["nested_loop_join_guard"];
+
+/// The values of the `slipstream.*` settings of one session.
+///
+/// Change them with `SET slipstream.<name> = <value>` and back with `RESET slipstream.<name>` (through
+/// [`query`](crate::SlipstreamContextExt::query)) or `SET slipstream.<name> = DEFAULT` (everywhere). What each
+/// one means, accepts and defaults to is in [`SETTINGS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlipstreamOptions {
+    /// `slipstream.enabled`
+    pub enabled: bool,
+    /// `slipstream.disabled_rules`
+    pub disabled_rules: Vec<String>,
+    /// `slipstream.explain.enabled`
+    pub explain_enabled: bool,
+    /// `slipstream.nested_loop_join_guard.enabled`
+    pub nested_loop_join_guard_enabled: bool,
+    /// `slipstream.query_log.enabled`
+    pub query_log_enabled: bool,
+    /// `slipstream.query_log.max_entries`
+    pub query_log_max_entries: usize,
+    /// `slipstream.query_log.max_text_bytes`
+    pub query_log_max_text_bytes: usize,
+}
+
+impl Default for SlipstreamOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            disabled_rules: Vec::new(),
+            explain_enabled: true,
+            nested_loop_join_guard_enabled: true,
+            query_log_enabled: true,
+            query_log_max_entries: 1000,
+            query_log_max_text_bytes: 4096,
+        }
+    }
+}
+
+impl SlipstreamOptions {
+    /// The layer's settings in `options`, where the layer is installed and switched on.
+    pub fn active(options: &ConfigOptions) -> Option<&Self> {
+        options.extensions.get::<Self>().filter(|own| own.enabled)
+    }
+
+    /// Sets `name` (without the prefix) to its default.
+    ///
+    /// # Errors
+    /// An unknown name; the error names the nearest known one.
+    pub fn reset(&mut self, name: &str) -> Result<()> {
+        (find(name)?.copy)(self, &Self::default());
+        Ok(())
+    }
+
+    /// Whether the rule `name` is switched off by `slipstream.disabled_rules`.
+    pub fn rule_disabled(&self, name: &str) -> bool {
+        self.disabled_rules.iter().any(|disabled| disabled == name)
+    }
+}
+
+fn find(name: &str) -> Result<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
+        let names = SETTINGS.iter().map(|setting| setting.name);
+        config_error(format!("unknown setting 'slipstream.{name}'. {}", suggestion(name, names)))
+    })
+}
+
+impl ConfigExtension for SlipstreamOptions {
+    const PREFIX: &'static str = "slipstream";
+}
+
+impl ExtensionOptions for SlipstreamOptions {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let setting = find(key)?;
+        if value.eq_ignore_ascii_case("default") {
+            return self.reset(key);
+        }
+        (setting.set)(self, value).map_err(|problem| {
+            config_error(format!(
+                "slipstream.{key} does not take '{value}': {problem}. It accepts {} (default {}).",
+                setting.accepts,
+                setting.default_text()
+            ))
+        })
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        SETTINGS
+            .iter()
+            .map(|setting| ConfigEntry {
+                key: format!("{}.{}", Self::PREFIX, setting.name),
+                value: Some((setting.get)(self)),
+                description: setting.purpose,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_can_be_read_written_and_reset() {
+        for setting in SETTINGS {
+            let mut options = SlipstreamOptions::default();
+            let before = (setting.get)(&options);
+            options.set(setting.name, setting.example).unwrap();
+            let after = (setting.get)(&options);
+            assert_ne!(before, after, "{}: its example must differ from its default", setting.name);
+            options.set(setting.name, &after).unwrap();
+            assert_eq!((setting.get)(&options), after, "{}: what is shown can be set", setting.name);
+            options.set(setting.name, "DEFAULT").unwrap();
+            assert_eq!(options, SlipstreamOptions::default(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_an_error_with_the_nearest_one() {
+        let error = SlipstreamOptions::default().set("query_log.enable", "true").unwrap_err().to_string();
+        assert!(error.contains("unknown setting 'slipstream.query_log.enable'"), "{error}");
+        assert!(error.contains("Did you mean 'query_log.enabled'?"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_an_error_with_the_range() {
+        let mut options = SlipstreamOptions::default();
+        let error = options.set("query_log.max_entries", "-1").unwrap_err().to_string();
+        assert!(error.contains("does not take '-1'"), "{error}");
+        assert!(error.contains("0 to 1000000"), "{error}");
+        let error = options.set("query_log.max_entries", "1000001").unwrap_err().to_string();
+        assert!(error.contains("0 to 1000000"), "{error}");
+        let error = options.set("enabled", "perhaps").unwrap_err().to_string();
+        assert!(error.contains("true or false"), "{error}");
+        let error = options.set("disabled_rules", "nested_loop_join_gard").unwrap_err().to_string();
+        assert!(error.contains("Did you mean 'nested_loop_join_guard'?"), "{error}");
+        assert_eq!(options, SlipstreamOptions::default(), "a refused value changes nothing");
+    }
+}

@@ -1,0 +1,174 @@
+//! The list of all settings: the source of `SET`, `SHOW`, the environment and the manual.
+
+use super::SlipstreamOptions;
+use super::values::{boolean, count, rule_names};
+
+/// One setting: what it is called, what it means, and how it is read and written.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name without the prefix `slipstream.`
+    pub name: &'static str,
+    /// What a value is measured in.
+    pub unit: &'static str,
+    /// The values that are accepted.
+    pub accepts: &'static str,
+    /// What it is for, and what goes wrong when it is set badly.
+    pub purpose: &'static str,
+    /// What `0`, `false` or the empty value means.
+    pub zero: &'static str,
+    /// A value other than the default, for the manual and for tests.
+    pub example: &'static str,
+    pub(super) get: fn(&SlipstreamOptions) -> String,
+    pub(super) set: fn(&mut SlipstreamOptions, &str) -> Result<(), String>,
+    pub(super) copy: fn(&mut SlipstreamOptions, &SlipstreamOptions),
+}
+
+impl Setting {
+    /// The default, as `SHOW` prints it; an empty one is shown as `''`.
+    pub fn default_text(&self) -> String {
+        let value = (self.get)(&SlipstreamOptions::default());
+        if value.is_empty() { "''".to_owned() } else { value }
+    }
+}
+
+/// Reads, parses and copies one field: what every setting does in the same way.
+macro_rules! field {
+    ($field:ident, $show:expr, $parse:expr, $setting:expr) => {
+        Setting {
+            get: |options| $show(&options.$field),
+            set: |options, text| {
+                options.$field = $parse(text)?;
+                Ok(())
+            },
+            copy: |options, from| options.$field.clone_from(&from.$field),
+            ..$setting
+        }
+    };
+}
+
+/// The described half of a setting; [`field!`] fills in the rest.
+const fn described(
+    name: &'static str,
+    unit: &'static str,
+    accepts: &'static str,
+    example: &'static str,
+    purpose: &'static str,
+    zero: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        unit,
+        accepts,
+        purpose,
+        zero,
+        example,
+        get: |_| String::new(),
+        set: |_, _| Ok(()),
+        copy: |_, _| (),
+    }
+}
+
+const MAX_ENTRIES: usize = 1_000_000;
+const MAX_TEXT_BYTES: usize = 1_048_576;
+
+/// Every setting of the layer, in the order in which the manual and `SHOW` list them.
+pub static SETTINGS: &[Setting] = &[
+    field!(
+        enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "enabled",
+            "switch",
+            "true or false",
+            "false",
+            "The whole layer. With it off a query gets DataFusion's own plan, and nothing is recorded; use it to \
+             compare, or to rule the layer out when an answer or a time surprises.",
+            "false: the plain engine",
+        )
+    ),
+    field!(
+        disabled_rules,
+        |names: &Vec<String>| names.join(","),
+        rule_names,
+        described(
+            "disabled_rules",
+            "rule names",
+            "names of the layer's rules, separated by commas",
+            "nested_loop_join_guard",
+            "Rules that are skipped by name; finer than a feature's own switch when a feature has several rules. \
+             A skipped rule is reported as refused.",
+            "empty: no rule is skipped",
+        )
+    ),
+    field!(
+        explain_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "explain.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Adds a row 'slipstream' after the plans of EXPLAIN and EXPLAIN ANALYZE (formats indent and tree), which \
+             says what each rule did. Turn it off where a tool parses the plans and expects DataFusion's rows only.",
+            "false: EXPLAIN prints DataFusion's rows only",
+        )
+    ),
+    field!(
+        nested_loop_join_guard_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "nested_loop_join_guard.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Keeps nested-loop joins of DataFusion 55.2 from returning wrong rows when they spill: they spill where \
+             that is right and fail with a clear error where it is not. Turning it off gives those wrong rows back.",
+            "false: nested-loop joins spill as in the plain engine, with wrong rows for some join types",
+        )
+    ),
+    field!(
+        query_log_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "query_log.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Records every query in the table slipstream.queries: times, rows, peak memory, spilled bytes, what the \
+             rules did, and how it ended.",
+            "false: nothing is recorded, and queries run without the node that observes them",
+        )
+    ),
+    field!(
+        query_log_max_entries,
+        usize::to_string,
+        |text: &str| count(text, MAX_ENTRIES),
+        described(
+            "query_log.max_entries",
+            "queries",
+            "0 to 1000000",
+            "50",
+            "How many ended queries slipstream.queries keeps; the oldest make room. An entry takes about 500 bytes \
+             plus its text. Sessions that share one log each trim it to their own value when a query of theirs ends.",
+            "0: only running queries are shown",
+        )
+    ),
+    field!(
+        query_log_max_text_bytes,
+        usize::to_string,
+        |text: &str| count(text, MAX_TEXT_BYTES),
+        described(
+            "query_log.max_text_bytes",
+            "bytes",
+            "0 to 1048576",
+            "120",
+            "How much of a query's text (and of an error's) an entry keeps; longer ones are cut at a character and \
+             end in an ellipsis. It bounds the log's memory where statements carry long IN lists or VALUES.",
+            "0: no text is kept",
+        )
+    ),
+];

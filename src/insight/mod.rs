@@ -1,0 +1,6 @@
+//! The read side: what the layer knows, as SQL tables. Nothing here can change a plan.
+
+mod queries;
+mod system_table;
+
+pub(crate) use queries::{SCHEMA_NAME, system_schema};

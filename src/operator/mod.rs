@@ -1,0 +1,13 @@
+//! Plan nodes of the layer, each a wrapper around a DataFusion node or a node of its own.
+
+mod context;
+mod explained;
+mod monitored;
+mod no_spill;
+mod passthrough;
+mod rerun;
+
+pub(crate) use explained::explained;
+pub(crate) use monitored::monitored;
+pub(crate) use no_spill::{no_spill, outer_context};
+pub(crate) use rerun::rerunnable;

@@ -1,0 +1,81 @@
+//! A node that must not spill, between inputs that may.
+
+use std::sync::Arc;
+
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::TryStreamExt;
+
+use super::context::derived;
+use super::passthrough::{Passthrough, Wrap};
+
+/// Runs `plan` without temporary files; when it then lacks memory, `advice` is added to the error.
+///
+/// Its inputs must be wrapped by [`outer_context`] before it is built, so that they keep theirs:
+///
+/// ```text
+///   no_spill(NestedLoopJoinExec)         no temporary files
+///     ├─ outer_context(left)             as above the join
+///     └─ outer_context(right)
+/// ```
+pub(crate) fn no_spill(plan: Arc<dyn ExecutionPlan>, advice: &'static str) -> Arc<dyn ExecutionPlan> {
+    Passthrough::around(plan, NoSpill { advice })
+}
+
+/// Runs `plan`, an input of a [`no_spill`] node, in the context that the node itself was given.
+pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Passthrough::around(plan, Outer)
+}
+
+/// The context around a [`NoSpill`] node, carried to its inputs.
+struct OuterContext(Arc<TaskContext>);
+
+#[derive(Debug)]
+struct NoSpill {
+    advice: &'static str,
+}
+
+impl Wrap for NoSpill {
+    fn execute(
+        self: &Arc<Self>,
+        inner: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        if !context.runtime_env().disk_manager.tmp_files_enabled() {
+            return inner.execute(partition, context);
+        }
+        let disk_manager =
+            Arc::new(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled).build()?);
+        let runtime = RuntimeEnv { disk_manager, ..context.runtime_env().as_ref().clone() };
+        let outer = Arc::new(OuterContext(Arc::clone(&context)));
+        let config = context.session_config().clone().with_extension(outer);
+        let stream = inner.execute(partition, derived(&context, config, Arc::new(runtime)))?;
+        let advice = self.advice;
+        let stream_schema = stream.schema();
+        let advised = stream.map_err(move |error| match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => error.context(advice),
+            _ => error,
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(stream_schema, advised)))
+    }
+}
+
+#[derive(Debug)]
+struct Outer;
+
+impl Wrap for Outer {
+    fn execute(
+        self: &Arc<Self>,
+        inner: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let outer = context.session_config().get_extension::<OuterContext>();
+        inner.execute(partition, outer.map_or(context, |outer| Arc::clone(&outer.0)))
+    }
+}

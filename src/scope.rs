@@ -1,0 +1,113 @@
+//! What travels with one query: its text, and what every rule did to it.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::common::Result;
+use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use parking_lot::Mutex;
+
+use crate::error::config_error;
+
+/// What a rule did to one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The plan was changed; the text says where and how.
+    Applied(Cow<'static, str>),
+    /// The plan was left as it was; the text says why.
+    Refused(Cow<'static, str>),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Applied(detail) => write!(f, "applied: {detail}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+/// One line of what the layer did: which rule, what came of it, how long it took.
+#[derive(Debug, Clone)]
+pub struct RuleReport {
+    /// The rule's name, as `slipstream.disabled_rules` takes it.
+    pub rule: &'static str,
+    /// What it did, or why it did nothing.
+    pub verdict: Verdict,
+    /// The time it took to decide and to rewrite.
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for RuleReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.verdict)
+    }
+}
+
+/// The state of one query, carried inside its own `ConfigOptions`.
+///
+/// Physical rules see the configuration and nothing else of the session, so this is the one road by which they
+/// can say something about *this* query; it also keeps the layer free of globals and thread-locals. Clones
+/// share the state: DataFusion copies the configuration whenever it changes.
+#[derive(Clone, Default)]
+pub(crate) struct QueryScope {
+    text: Option<Arc<str>>,
+    reports: Arc<Mutex<Vec<RuleReport>>>,
+}
+
+impl QueryScope {
+    /// The scope of a query whose SQL text is known.
+    pub(crate) fn with_text(text: &str) -> Self {
+        Self { text: Some(text.into()), reports: Arc::default() }
+    }
+
+    /// The scope that `options` carries, if a query opened one.
+    pub(crate) fn of(options: &ConfigOptions) -> Option<&Self> {
+        options.extensions.get::<Self>()
+    }
+
+    /// Notes what a rule did.
+    pub(crate) fn report(&self, report: RuleReport) {
+        self.reports.lock().push(report);
+    }
+
+    /// All reports so far, in the order in which the rules ran.
+    pub(crate) fn reports(&self) -> Vec<RuleReport> {
+        self.reports.lock().clone()
+    }
+}
+
+impl fmt::Debug for QueryScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryScope").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl ConfigExtension for QueryScope {
+    const PREFIX: &'static str = "slipstream_scope";
+}
+
+impl ExtensionOptions for QueryScope {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, _value: &str) -> Result<()> {
+        Err(config_error(format!("'{}.{key}' belongs to a running query and cannot be set", Self::PREFIX)))
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,161 @@
+//! The query planner that opens a query's scope, has it planned, and puts the observers on top.
+
+use std::any::Any;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::Result;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::{ExplainFormat, LogicalPlan};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+
+use super::Slipstream;
+use super::scoped_session::ScopedSession;
+use crate::config::SlipstreamOptions;
+use crate::monitor::ReceivedQuery;
+use crate::operator::{explained, monitored};
+use crate::scope::QueryScope;
+
+/// The planner that the session had before the layer came.
+#[derive(Debug)]
+pub(super) struct BasePlanner(pub(super) Option<Arc<dyn QueryPlanner + Send + Sync>>);
+
+impl BasePlanner {
+    pub(super) async fn plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.0 {
+            Some(planner) => planner.create_physical_plan(plan, session).await,
+            None => DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await,
+        }
+    }
+}
+
+/// Wraps the session's own planner; does nothing where the layer is switched off.
+#[derive(Debug)]
+pub(super) struct SlipstreamPlanner {
+    base: BasePlanner,
+    slipstream: Slipstream,
+}
+
+impl SlipstreamPlanner {
+    pub(super) fn new(base: Option<Arc<dyn QueryPlanner + Send + Sync>>, slipstream: Slipstream) -> Self {
+        Self { base: BasePlanner(base), slipstream }
+    }
+
+    /// Whether `planner` is the layer's.
+    pub(super) fn is(planner: &(dyn QueryPlanner + Send + Sync)) -> bool {
+        (planner as &dyn Any).is::<Self>()
+    }
+
+    /// The layer's planner in `state`, where the layer is installed and switched on.
+    pub(super) fn active(state: &SessionState) -> Option<(&Self, &SlipstreamOptions)> {
+        let options = SlipstreamOptions::active(state.config_options())?;
+        let planner: &dyn Any = state.query_planner().as_ref();
+        Some((planner.downcast_ref()?, options))
+    }
+
+    /// The components that the layer was installed with.
+    pub(super) fn slipstream(&self) -> &Slipstream {
+        &self.slipstream
+    }
+
+    /// Plans under `scope`, recording the query where the log is on.
+    pub(super) async fn plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+        options: &SlipstreamOptions,
+        scope: QueryScope,
+        received: Option<ReceivedQuery>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let scoped = ScopedSession::new(session, &self.base, scope.clone());
+        let physical = match self.base.plan(plan, &scoped).await {
+            Ok(physical) => physical,
+            Err(error) => {
+                if let Some(received) = received {
+                    received.failed(&error);
+                }
+                return Err(error);
+            }
+        };
+        let physical = if options.explain_enabled && has_room_for_a_row(plan) {
+            explained(physical, scope)
+        } else {
+            physical
+        };
+        let partitions = physical.output_partitioning().partition_count();
+        Ok(match received.and_then(|received| received.planned(partitions)) {
+            Some(query) => monitored(physical, query),
+            None => physical,
+        })
+    }
+}
+
+#[async_trait]
+impl QueryPlanner for SlipstreamPlanner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let config = session.config_options();
+        let Some(options) = SlipstreamOptions::active(config) else {
+            return self.base.plan(plan, session).await;
+        };
+        // A table that plans a query of its own while a query is planned: part of that one.
+        if QueryScope::of(config).is_some() {
+            return self.base.plan(plan, session).await;
+        }
+        let scope = QueryScope::default();
+        let received = options.query_log_enabled.then(|| {
+            let text = beginning(plan, options.query_log_max_text_bytes);
+            self.slipstream.received(options, &scope, &text, None)
+        });
+        self.plan(plan, session, options, scope, received).await
+    }
+}
+
+/// Whether EXPLAIN's output is for people; the machine-readable formats stay as they are.
+fn has_room_for_a_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Explain(explain) => {
+            matches!(explain.explain_format, ExplainFormat::Indent | ExplainFormat::Tree)
+        }
+        LogicalPlan::Analyze(analyze) => {
+            matches!(analyze.format, ExplainFormat::Indent | ExplainFormat::Tree)
+        }
+        _ => false,
+    }
+}
+
+/// The beginning of the plan's picture, for queries that came without text.
+///
+/// The picture is cut off while it is drawn: a wide plan takes longer to print than to plan.
+fn beginning(plan: &LogicalPlan, max_bytes: usize) -> String {
+    struct Limited {
+        text: String,
+        max_bytes: usize,
+    }
+
+    impl Write for Limited {
+        fn write_str(&mut self, part: &str) -> std::fmt::Result {
+            self.text.push_str(part);
+            if self.text.len() > self.max_bytes { Err(std::fmt::Error) } else { Ok(()) }
+        }
+    }
+
+    let mut limited = Limited { text: String::from("plan: "), max_bytes: max_bytes.min(PLAN_TEXT_BYTES) };
+    // An error says that the limit was reached.
+    let _ = write!(limited, "{}", plan.display_indent());
+    limited.text
+}
+
+/// Drawing this much of a plan takes about ten microseconds.
+const PLAN_TEXT_BYTES: usize = 512;

@@ -1,0 +1,132 @@
+//! One statement from text to stream, on one screen.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, plan_err};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use futures::{Stream, StreamExt};
+
+use super::Slipstream;
+use super::install::install_into;
+use super::statement::{ParsedQuery, PlannedQuery};
+
+/// The layer's verbs on a [`SessionContext`].
+///
+/// Everything works on a context without the layer too, as the plain engine does it.
+#[async_trait]
+pub trait SlipstreamContextExt {
+    /// Installs the layer into this context, in place: all clones of the context have it from their next query
+    /// on. What stays as it is and what can fail: [`SlipstreamBuilderExt`](super::SlipstreamBuilderExt).
+    ///
+    /// ```
+    /// use datafusion::prelude::SessionContext;
+    /// use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
+    ///
+    /// # fn main() -> datafusion::common::Result<()> {
+    /// let ctx = SessionContext::new();
+    /// ctx.install_slipstream(Slipstream::default())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn install_slipstream(&self, slipstream: Slipstream) -> Result<()>;
+
+    /// Runs one SQL statement and returns its rows as a stream; dropping the stream cancels the query.
+    ///
+    /// Unlike `ctx.sql()`, which hands the layer a plan, this one knows the text: it is what
+    /// `slipstream.queries` shows, and where hints are read from. DDL, `SET` and `RESET` act before the stream
+    /// is returned.
+    ///
+    /// # Errors
+    /// Syntax errors with line and column, planning errors, and more than one statement in `sql`.
+    async fn query(&self, sql: &str) -> Result<QueryStream>;
+
+    /// Splits SQL text into its statements.
+    ///
+    /// # Errors
+    /// The first syntax error, with line and column in `sql`.
+    fn parse_query(&self, sql: &str) -> Result<Vec<ParsedQuery>>;
+
+    /// From statement to logical plan. Nothing has acted yet: a caller that restricts its users can look at the
+    /// plan first (DataFusion's `SQLOptions::verify_plan`).
+    ///
+    /// # Errors
+    /// Unknown tables, columns and functions, and whatever else has no plan.
+    async fn plan_query(&self, query: ParsedQuery) -> Result<PlannedQuery>;
+}
+
+#[async_trait]
+impl SlipstreamContextExt for SessionContext {
+    fn install_slipstream(&self, slipstream: Slipstream) -> Result<()> {
+        install_into(self, slipstream)
+    }
+
+    async fn query(&self, sql: &str) -> Result<QueryStream> {
+        let mut statements = self.parse_query(sql)?;
+        match (statements.pop(), statements.len()) {
+            (Some(statement), 0) => Box::pin(self.plan_query(statement)).await?.execute().await,
+            (None, _) => plan_err!("there is no SQL statement in the text"),
+            (Some(_), others) => plan_err!(
+                "query() runs one SQL statement and got {}; parse_query() splits the text",
+                others + 1
+            ),
+        }
+    }
+
+    fn parse_query(&self, sql: &str) -> Result<Vec<ParsedQuery>> {
+        ParsedQuery::parse(&self.state(), sql)
+    }
+
+    async fn plan_query(&self, query: ParsedQuery) -> Result<PlannedQuery> {
+        PlannedQuery::plan(self, query).await
+    }
+}
+
+/// The rows of a running statement. Dropping it cancels the query.
+pub struct QueryStream {
+    rows: SendableRecordBatchStream,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+impl QueryStream {
+    pub(super) fn new(rows: SendableRecordBatchStream, plan: Arc<dyn ExecutionPlan>) -> Self {
+        Self { rows, plan }
+    }
+
+    /// The physical plan that produces the rows; its metrics grow while it runs. It has been executed: it
+    /// cannot be executed again.
+    pub fn physical_plan(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.plan
+    }
+}
+
+impl Stream for QueryStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rows.poll_next_unpin(cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.rows.size_hint()
+    }
+}
+
+impl RecordBatchStream for QueryStream {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+}
+
+impl fmt::Debug for QueryStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryStream").field("plan", &self.plan.name()).finish_non_exhaustive()
+    }
+}

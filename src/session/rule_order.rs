@@ -1,0 +1,108 @@
+//! The order of all physical rules: DataFusion's list, with ours spliced in at named places.
+
+use std::sync::Arc;
+
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+
+use super::layer_rule::LayerRule;
+use crate::clock::Clock;
+use crate::physical::{NestedLoopJoinGuard, PhysicalRule};
+
+type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+
+/// Where a rule of the layer stands: directly before the rule of DataFusion that has this name.
+struct Splice {
+    rule: fn() -> Arc<dyn PhysicalRule>,
+    before: &'static str,
+}
+
+/// The rules of the layer in the order in which they run. Rules with the same anchor keep this order.
+///
+/// | rule | stands before | why there |
+/// |---|---|---|
+/// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
+const ORDER: &[Splice] = &[Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER }];
+
+/// DataFusion's rule that rejects plans which cannot be executed; it stays behind all of ours.
+const CHECKER: &str = "SanityCheckPlan";
+
+/// `rules` with the layer's rules at their places, and the names of those that found no place.
+///
+/// A session whose list was replaced by its owner may lack an anchor. A rule without its anchor is left out
+/// rather than put somewhere else, where it might break the plan.
+pub(super) fn splice(rules: &[Rule], clock: &Arc<dyn Clock>) -> (Vec<Rule>, Vec<&'static str>) {
+    let mut spliced = rules.to_vec();
+    let mut homeless = Vec::new();
+    for Splice { rule, before } in ORDER {
+        let rule = rule();
+        match spliced.iter().position(|other| other.name() == *before) {
+            Some(place) => spliced.insert(place, Arc::new(LayerRule::new(rule, Arc::clone(clock)))),
+            None => homeless.push(rule.name()),
+        }
+    }
+    (spliced, homeless)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::RULE_NAMES;
+    use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+    fn names(rules: &[Rule]) -> Vec<String> {
+        rules.iter().map(|rule| rule.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn datafusions_list_is_the_one_that_the_order_was_written_for() {
+        let expected = [
+            "OutputRequirements",
+            "aggregate_statistics",
+            "join_selection",
+            "LimitedDistinctAggregation",
+            "FilterPushdown",
+            "WindowTopN",
+            "EnsureRequirements",
+            "CombinePartialFinalAggregate",
+            "OptimizeAggregateOrder",
+            "ProjectionPushdown",
+            "OutputRequirements",
+            "LimitAggregation",
+            "LimitPushPastWindows",
+            "HashJoinBuffering",
+            "LimitPushdown",
+            "TopKRepartition",
+            "ProjectionPushdown",
+            "PushdownSort",
+            "EnsureCooperative",
+            "FilterPushdown(Post)",
+            "SanityCheckPlan",
+        ];
+        assert_eq!(
+            names(&PhysicalOptimizer::new().rules),
+            expected,
+            "DataFusion's physical rules changed: check each anchor in ORDER against the new list, then update this one"
+        );
+    }
+
+    #[test]
+    fn ours_are_spliced_and_the_checker_stays_last() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (spliced, homeless) = splice(&PhysicalOptimizer::new().rules, &clock);
+        let names = names(&spliced);
+        assert_eq!(homeless, Vec::<&str>::new());
+        assert_eq!(names.last().map(String::as_str), Some(CHECKER));
+        let ours: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| RULE_NAMES.contains(name)).collect();
+        assert_eq!(ours, RULE_NAMES, "config::RULE_NAMES lists the rules in the order in which they run");
+    }
+
+    #[test]
+    fn a_rule_without_its_anchor_is_left_out_and_named() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (spliced, homeless) = splice(&[], &clock);
+        assert!(spliced.is_empty());
+        assert_eq!(homeless, RULE_NAMES);
+    }
+}

@@ -1,0 +1,135 @@
+//! A session whose configuration carries the scope of one query.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProviderList, Session};
+use datafusion::common::{DFSchema, Result};
+use datafusion::config::{ConfigOptions, TableOptions};
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion::prelude::SessionConfig;
+
+use super::planner::BasePlanner;
+use crate::scope::QueryScope;
+
+/// Everything of `inner`, but for the configuration.
+///
+/// Copying the configuration costs microseconds, where a copy of the `SessionState` would copy its function
+/// maps too. Code that downcasts the session reaches `inner`.
+pub(super) struct ScopedSession<'a> {
+    inner: &'a dyn Session,
+    planner: &'a BasePlanner,
+    config: SessionConfig,
+    table_options: TableOptions,
+}
+
+impl<'a> ScopedSession<'a> {
+    pub(super) fn new(inner: &'a dyn Session, planner: &'a BasePlanner, scope: QueryScope) -> Self {
+        let mut config = inner.config().clone();
+        config.options_mut().extensions.insert(scope);
+        Self { inner, planner, config, table_options: inner.table_options().clone() }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Session for ScopedSession<'_> {
+    fn session_id(&self) -> &str {
+        self.inner.session_id()
+    }
+
+    fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
+        self.inner.catalog_list()
+    }
+
+    fn config_options(&self) -> &ConfigOptions {
+        self.config.options()
+    }
+
+    fn query_planner(&self) -> Arc<dyn QueryPlanner + Send + Sync> {
+        self.inner.query_planner()
+    }
+
+    fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        self.inner.optimize(plan)
+    }
+
+    fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
+        self.inner.physical_optimizers()
+    }
+
+    fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
+        self.inner.statistics_registry()
+    }
+
+    async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        // A table that plans a query of its own is part of this query: not to be recorded as another.
+        self.planner.plan(&self.inner.optimize(logical_plan)?, self).await
+    }
+
+    fn create_physical_expr(&self, expr: Expr, df_schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        self.inner.create_physical_expr(expr, df_schema)
+    }
+
+    fn scalar_functions(&self) -> &HashMap<String, Arc<ScalarUDF>> {
+        self.inner.scalar_functions()
+    }
+
+    fn higher_order_functions(&self) -> &HashMap<String, Arc<HigherOrderUDF>> {
+        self.inner.higher_order_functions()
+    }
+
+    fn aggregate_functions(&self) -> &HashMap<String, Arc<AggregateUDF>> {
+        self.inner.aggregate_functions()
+    }
+
+    fn window_functions(&self) -> &HashMap<String, Arc<WindowUDF>> {
+        self.inner.window_functions()
+    }
+
+    fn extension_type_registry(&self) -> &ExtensionTypeRegistryRef {
+        self.inner.extension_type_registry()
+    }
+
+    fn runtime_env(&self) -> &Arc<RuntimeEnv> {
+        self.inner.runtime_env()
+    }
+
+    fn execution_props(&self) -> &ExecutionProps {
+        self.inner.execution_props()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self.inner.as_any()
+    }
+
+    fn table_options(&self) -> &TableOptions {
+        &self.table_options
+    }
+
+    fn default_table_options(&self) -> TableOptions {
+        self.inner.default_table_options()
+    }
+
+    fn table_options_mut(&mut self) -> &mut TableOptions {
+        &mut self.table_options
+    }
+
+    fn task_ctx(&self) -> Arc<TaskContext> {
+        self.inner.task_ctx()
+    }
+}

@@ -1,0 +1,80 @@
+//! The swappable components of the layer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::execution::memory_pool::MemoryPool;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::SlipstreamOptions;
+use crate::monitor::{QueryLog, ReceivedQuery};
+use crate::scope::QueryScope;
+
+/// What the layer is made of. Values are settings (`SET slipstream.*`); this holds what is no value.
+///
+/// Clones share their components: installed into many sessions, one `Slipstream` is one query log.
+///
+/// ```
+/// use datafusion::execution::memory_pool::GreedyMemoryPool;
+/// use datafusion_slipstream::Slipstream;
+/// use std::sync::Arc;
+///
+/// let slipstream = Slipstream::default().with_memory_pool(Arc::new(GreedyMemoryPool::new(512 << 20)));
+/// assert!(slipstream.query_log().queries().is_empty());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Slipstream {
+    clock: Arc<dyn Clock>,
+    query_log: Arc<QueryLog>,
+    memory_pool: Option<Arc<dyn MemoryPool>>,
+}
+
+impl Default for Slipstream {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), query_log: Arc::default(), memory_pool: None }
+    }
+}
+
+impl Slipstream {
+    /// Reads the time from `clock`. Default: the operating system's.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Records queries in `query_log`. Default: a log of its own.
+    pub fn with_query_log(mut self, query_log: Arc<QueryLog>) -> Self {
+        self.query_log = query_log;
+        self
+    }
+
+    /// Replaces the session's memory pool at installation. Default: the session keeps the one it has.
+    pub fn with_memory_pool(mut self, memory_pool: Arc<dyn MemoryPool>) -> Self {
+        self.memory_pool = Some(memory_pool);
+        self
+    }
+
+    /// The log behind `slipstream.queries`.
+    pub fn query_log(&self) -> &Arc<QueryLog> {
+        &self.query_log
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(super) fn memory_pool(&self) -> Option<&Arc<dyn MemoryPool>> {
+        self.memory_pool.as_ref()
+    }
+
+    /// Opens the record of a query that just came in.
+    pub(super) fn received(
+        &self,
+        options: &SlipstreamOptions,
+        scope: &QueryScope,
+        text: &str,
+        parse: Option<Duration>,
+    ) -> ReceivedQuery {
+        ReceivedQuery::new(&self.query_log, &self.clock, options, scope.clone(), text, parse)
+    }
+}

@@ -1,0 +1,197 @@
+//! Nested-loop joins under a memory limit: the plain engine returns wrong rows, the layer does not.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::MemTable;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use tempfile::TempDir;
+
+use crate::support::{config, limited_runtime, picture, sorted_rows, sql, with_layer};
+
+/// Small batches and a build side of many of them, so that a small pool cuts it into chunks.
+const BATCH_ROWS: usize = 16;
+
+/// Every join type that reaches `NestedLoopJoinExec`, from both sides, since DataFusion swaps inputs.
+const JOINS: [&str; 9] = [
+    "SELECT l.k, r.w FROM l JOIN r ON l.v > r.w",
+    "SELECT l.k, r.w FROM l LEFT JOIN r ON l.v > r.w",
+    "SELECT l.k, r.w FROM r LEFT JOIN l ON l.v > r.w",
+    "SELECT l.k, r.w FROM l RIGHT JOIN r ON l.v > r.w",
+    "SELECT l.k, r.w FROM l FULL JOIN r ON l.v > r.w",
+    "SELECT l.k, l.v FROM l WHERE EXISTS (SELECT 1 FROM r WHERE l.v > r.w)",
+    "SELECT l.k, l.v FROM l WHERE NOT EXISTS (SELECT 1 FROM r WHERE l.v > r.w)",
+    "SELECT r.k, r.w FROM r WHERE NOT EXISTS (SELECT 1 FROM l WHERE l.v > r.w)",
+    "SELECT l.k, l.v FROM l WHERE EXISTS (SELECT 1 FROM r WHERE l.v > r.w) OR l.k = 3",
+];
+
+fn schema(value: &str) -> SchemaRef {
+    let column = |name: &str, data_type| Field::new(name, data_type, true);
+    Arc::new(Schema::new(vec![
+        column("k", DataType::Int64),
+        column(value, DataType::Int64),
+        column("pad", DataType::Utf8),
+    ]))
+}
+
+/// `rows` rows in batches of [`BATCH_ROWS`]: keys, a small domain of values with NULLs, and padding.
+fn batches(value: &str, rows: i64, domain: i64) -> Vec<RecordBatch> {
+    let batch_rows = BATCH_ROWS as i64;
+    (0..rows)
+        .step_by(BATCH_ROWS)
+        .map(|begin| {
+            let keys: Vec<i64> = (begin..(begin + batch_rows).min(rows)).collect();
+            let values = keys.iter().map(|key| (key % 13 != 0).then_some(key * 7 % domain));
+            let pads = keys.iter().map(|key| format!("{key:>64}"));
+            RecordBatch::try_new(
+                schema(value),
+                vec![
+                    Arc::new(Int64Array::from(keys.clone())),
+                    Arc::new(Int64Array::from_iter(values)),
+                    Arc::new(StringArray::from_iter_values(pads)),
+                ],
+            )
+            .unwrap()
+        })
+        .collect()
+}
+
+/// `l` with 200 rows and `r` with 90, in memory, in two partitions each.
+fn in_memory(ctx: &SessionContext) {
+    for (name, value, rows, domain) in [("l", "v", 200, 50), ("r", "w", 90, 45)] {
+        let batches = batches(value, rows, domain);
+        let (first, second) = batches.split_at(batches.len() / 2);
+        let table = MemTable::try_new(schema(value), vec![first.to_vec(), second.to_vec()]).unwrap();
+        ctx.register_table(name, Arc::new(table)).unwrap();
+    }
+}
+
+/// The same in Parquet files, three a table: scans of several files share a queue, and drain it.
+async fn in_parquet(ctx: &SessionContext, directory: &Path) {
+    for (name, value, rows, domain) in [("l", "v", 200, 50), ("r", "w", 90, 45)] {
+        let table = directory.join(name);
+        std::fs::create_dir(&table).unwrap();
+        for (part, batches) in batches(value, rows, domain).chunks(5).enumerate() {
+            let file = File::create(table.join(format!("{part}.parquet"))).unwrap();
+            let mut writer = ArrowWriter::try_new(file, schema(value), None).unwrap();
+            for batch in batches {
+                writer.write(batch).unwrap();
+            }
+            writer.close().unwrap();
+        }
+        ctx.register_parquet(name, table.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+    }
+}
+
+fn limited(target_partitions: usize, pool_bytes: usize, spill: &Path) -> SessionContext {
+    let config = config().with_batch_size(BATCH_ROWS).with_target_partitions(target_partitions);
+    SessionContext::new_with_config_rt(config, limited_runtime(pool_bytes, spill))
+}
+
+async fn expected(join: &str) -> Vec<String> {
+    let ctx = SessionContext::new_with_config(config());
+    in_memory(&ctx);
+    sorted_rows(&sql(&ctx, join).await.unwrap())
+}
+
+/// The rows, or `None` where the join ran out of memory.
+fn rows_or_exhausted(result: Result<Vec<RecordBatch>>) -> Option<Vec<String>> {
+    match result {
+        Ok(batches) => Some(sorted_rows(&batches)),
+        Err(error) => {
+            assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_plain_engine_returns_wrong_rows() {
+    let mut wrong = 0;
+    for target_partitions in [1, 4] {
+        for join in JOINS {
+            let spill = TempDir::new().unwrap();
+            let ctx = limited(target_partitions, 2_000, spill.path());
+            in_memory(&ctx);
+            if let Some(rows) = rows_or_exhausted(sql(&ctx, join).await) {
+                wrong += usize::from(rows != expected(join).await);
+            }
+        }
+    }
+    assert!(wrong > 0, "DataFusion spills nested-loop joins rightly now: retire the guard");
+}
+
+#[tokio::test]
+async fn the_layer_returns_right_rows_or_a_clear_error_at_every_limit() {
+    let (mut right, mut refused) = (0, 0);
+    for target_partitions in [1, 4] {
+        for pool_bytes in [64, 2_000, 20_000, 10_000_000] {
+            for join in JOINS {
+                let spill = TempDir::new().unwrap();
+                let (ctx, _) = with_layer(limited(target_partitions, pool_bytes, spill.path()));
+                in_memory(&ctx);
+                let result = sql(&ctx, join).await;
+                if let Err(error) = &result {
+                    let text = error.to_string();
+                    assert!(pool_bytes < 10_000_000, "{join}: {text}");
+                    assert!(text.contains("Raise the memory limit"), "{join} at {pool_bytes}: {text}");
+                    assert!(text.contains("Resources exhausted"), "{join} at {pool_bytes}: {text}");
+                }
+                match rows_or_exhausted(result) {
+                    Some(rows) => {
+                        assert_eq!(
+                            rows,
+                            expected(join).await,
+                            "{join} at {pool_bytes}, {target_partitions} partitions"
+                        );
+                        right += 1;
+                    }
+                    None => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(right > 0 && refused > 0, "{right} right, {refused} refused");
+}
+
+#[tokio::test]
+async fn an_inner_join_spills_and_finishes_where_its_build_side_is_a_drained_scan() {
+    let join = JOINS[0];
+    for target_partitions in [1, 4] {
+        let (data, spill) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let plain = limited(target_partitions, 600, spill.path());
+        in_parquet(&plain, data.path()).await;
+        let plain_rows = sql(&plain, join).await.map(|batches| sorted_rows(&batches));
+        let (ctx, slipstream) = with_layer(plain);
+        let rows = sorted_rows(&sql(&ctx, join).await.unwrap());
+        assert_eq!(rows, expected(join).await, "{target_partitions} partitions");
+        let record = slipstream.query_log().queries().pop().unwrap();
+        assert!(record.spilled_bytes > 0, "the test must reach the spilling path");
+        assert!(
+            plain_rows.is_err() || plain_rows.unwrap() != rows,
+            "the plain engine re-executes a drained scan"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_guard_is_reported_and_can_be_switched_off() {
+    let spill = TempDir::new().unwrap();
+    let (ctx, _) = with_layer(limited(4, 2_000, spill.path()));
+    in_memory(&ctx);
+    let explain = format!("EXPLAIN {}", JOINS[3]);
+    let text = picture(&sql(&ctx, &explain).await.unwrap());
+    assert!(text.contains("nested_loop_join_guard: applied: must not spill: "), "{text}");
+    sql(&ctx, "SET slipstream.disabled_rules = 'nested_loop_join_guard'").await.unwrap();
+    let text = picture(&sql(&ctx, &explain).await.unwrap());
+    assert!(text.contains("refused: switched off by slipstream.disabled_rules"), "{text}");
+    sql(&ctx, "SET slipstream.disabled_rules = ''").await.unwrap();
+    sql(&ctx, "SET slipstream.nested_loop_join_guard.enabled = false").await.unwrap();
+    let text = picture(&sql(&ctx, &explain).await.unwrap());
+    assert!(text.contains("refused: switched off by slipstream.nested_loop_join_guard.enabled"), "{text}");
+}
