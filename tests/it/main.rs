@@ -9,5 +9,7 @@ mod front_door;
 mod hints;
 mod layering;
 mod nested_loop_join;
+#[cfg(feature = "cli")]
+mod shell;
 mod support;
 mod visible;
