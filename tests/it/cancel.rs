@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use datafusion::common::instant::Instant;
 use datafusion::prelude::SessionContext;
 use datafusion_slipstream::{QueryStatus, SlipstreamContextExt};
 use futures::StreamExt;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::{config, limited_runtime, with_layer};
 
