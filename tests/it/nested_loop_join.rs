@@ -99,6 +99,18 @@ async fn expected(join: &str) -> Vec<String> {
     sorted_rows(&sql(&ctx, join).await.unwrap())
 }
 
+/// Thousands of rows: a failure shows the first that differs, not all of them.
+#[track_caller]
+fn assert_same(rows: &[String], expected: &[String], at: &str) {
+    let differs = rows.iter().zip(expected).find(|(row, expected)| row != expected);
+    assert!(
+        rows == expected,
+        "{at}: {} rows where {} were expected, first (got, expected): {differs:?}",
+        rows.len(),
+        expected.len()
+    );
+}
+
 /// The rows, or `None` where the join ran out of memory.
 fn rows_or_exhausted(result: Result<Vec<RecordBatch>>) -> Option<Vec<String>> {
     match result {
@@ -148,11 +160,8 @@ async fn the_layer_returns_right_rows_or_a_clear_error_at_every_limit() {
                 }
                 match rows_or_exhausted(result) {
                     Some(rows) => {
-                        assert_eq!(
-                            rows,
-                            expected(join).await,
-                            "{join} at {pool_bytes}, {target_partitions} partitions"
-                        );
+                        let at = format!("{join} at {pool_bytes}, {target_partitions} partitions");
+                        assert_same(&rows, &expected(join).await, &at);
                         right += 1;
                     }
                     None => refused += 1,
@@ -173,7 +182,7 @@ async fn an_inner_join_spills_and_finishes_where_its_build_side_is_a_drained_sca
         let plain_rows = sql(&plain, join).await.map(|batches| sorted_rows(&batches));
         let (ctx, slipstream) = with_layer(plain);
         let rows = sorted_rows(&sql(&ctx, join).await.unwrap());
-        assert_eq!(rows, expected(join).await, "{target_partitions} partitions");
+        assert_same(&rows, &expected(join).await, &format!("{target_partitions} partitions"));
         let record = slipstream.query_log().queries().pop().unwrap();
         assert!(record.spilled_bytes > 0, "the test must reach the spilling path");
         assert!(
