@@ -28,6 +28,11 @@ pub(crate) enum Command {
     /// One engine and one query in a process of its own; started by `run`
     #[command(hide = true)]
     Worker(crate::run::worker::Args),
+    /// Run DataFusion's own sqllogictest corpus on both engines and compare every record
+    Corpus(crate::corpus::Args),
+    /// One engine of `corpus`, in a process of its own
+    #[command(hide = true)]
+    CorpusWorker(crate::corpus::WorkerArgs),
 }
 
 impl Command {
@@ -39,6 +44,8 @@ impl Command {
             Self::Verify(args) => crate::verify::run(args).await,
             Self::Worker(args) => crate::run::worker::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
+            Self::Corpus(args) => crate::corpus::run(&args),
+            Self::CorpusWorker(args) => crate::corpus::run_worker(args),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod compare;
+mod corpus;
 mod engine;
 mod generate;
 mod queries;

@@ -17,11 +17,12 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// An SQL shell on Apache DataFusion with the Slipstream performance layer installed.
 ///
-/// Without -c or -f it reads statements from the terminal, or from a pipe. It exits with 0 when every
-/// statement succeeded, 1 when one failed (at the prompt: never), 2 when the command line is wrong, and 130
-/// after Ctrl-C.
+/// Without -c and -f it reads statements from the terminal, or from a pipe.
+///
+/// Exit codes: 0 when every statement succeeded, 1 when one failed (never after a prompt),
+/// 2 when the command line is wrong, 130 after Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "slipstream", version = VERSION.as_str(), max_term_width = 100)]
+#[command(name = "slipstream", version = VERSION.as_str(), verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Run these statements, then exit; stop at the first error
     #[arg(short = 'c', long, num_args = 0.., value_name = "SQL", value_parser = non_empty)]
@@ -67,17 +68,17 @@ pub(crate) struct Args {
     #[arg(short = 'b', long, value_name = "ROWS", value_parser = batch_size)]
     pub(crate) batch_size: Option<usize>,
 
-    /// Memory for all queries together: '512m', '10g', '50%' of what the machine or cgroup has, or
-    /// 'unlimited' (also '0') [default: 70%]
-    #[arg(short = 'm', long, value_name = "SIZE", value_parser = memory_limit)]
+    /// Memory for all queries together: '512m', '10g', '50%' of the cgroup's or machine's memory,
+    /// 'unlimited' or '0' for no limit [default: 70%]
+    #[arg(verbatim_doc_comment, short = 'm', long, value_name = "SIZE", value_parser = memory_limit)]
     pub(crate) memory_limit: Option<MemoryLimit>,
 
-    /// How queries share the memory: 'greedy' (first come, first served) or 'fair' (an equal part for each
-    /// operator that can spill)
-    #[arg(long, value_name = "POOL", default_value_t = PoolType::Greedy)]
+    /// How operators share the memory: 'greedy' (first come, first served) or 'fair' (an equal part
+    /// for each one that can spill)
+    #[arg(verbatim_doc_comment, long, value_name = "POOL", default_value_t = PoolType::Greedy)]
     pub(crate) mem_pool_type: PoolType,
 
-    /// How many of the largest memory consumers an out-of-memory error names; 0 does not track them
+    /// How many of the largest memory consumers an out-of-memory error names; 0 tracks none
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub(crate) top_memory_consumers: usize,
 
@@ -86,7 +87,7 @@ pub(crate) struct Args {
     pub(crate) disk_limit: Option<u64>,
 
     /// What to print about requests to object stores: disabled, summary or trace
-    #[arg(long, value_name = "MODE", default_value_t = InstrumentedObjectStoreMode::Disabled)]
+    #[arg(long, value_name = "MODE", default_value = "disabled")]
     pub(crate) object_store_profiling: InstrumentedObjectStoreMode,
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::error::{DataFusionError, Result};
 use datafusion_cli::command::{Command, OutputFormat};
+use datafusion_cli::print_format::PrintFormat;
 use futures::FutureExt;
 
 use crate::progress;
@@ -100,7 +101,11 @@ fn print_commands(shell: &Shell) -> Result<()> {
     ])?;
     let config = shell.ctx.copied_config();
     let (schema, rows) = (batch.schema(), batch.num_rows());
-    shell.print.print_batches(schema, &[batch], started, rows, &config.options().format)
+    let mut print = shell.print.clone();
+    if print.format == PrintFormat::Automatic {
+        print.format = PrintFormat::Table;
+    }
+    print.print_batches(schema, &[batch], started, rows, &config.options().format)
 }
 
 #[cfg(test)]

@@ -93,8 +93,21 @@ pub(crate) fn describe(error: &DataFusionError) -> String {
              --disk-limit bounds what is spilled.",
             error.strip_backtrace().trim_end()
         ),
-        _ => error.strip_backtrace().trim_end().to_owned(),
+        _ => in_one_line(&error.strip_backtrace()),
     }
+}
+
+/// Says a chain of errors in a line, and each of their kinds once.
+fn in_one_line(message: &str) -> String {
+    let mut said: Vec<&str> = vec![];
+    for cause in message.trim_end().split("\ncaused by\n") {
+        let kinds = ["Invalid or Unsupported Configuration: ", "External error: "];
+        let cause = kinds.iter().fold(cause, |cause, kind| cause.strip_prefix(kind).unwrap_or(cause));
+        if !said.contains(&cause) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
 }
 
 fn parser_message(error: &ParserError) -> Cow<'_, str> {

@@ -28,6 +28,7 @@ use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use crate::args::{Args, MemoryLimit};
 use crate::interrupt::Interrupt;
 use crate::memory;
+use crate::report;
 
 /// The part of the machine's memory that queries get when nothing else is said. The rest is for what the pool
 /// does not count: batches in flight, the allocator, the system's page cache.
@@ -117,9 +118,9 @@ fn runtime(args: &Args, stores: Arc<InstrumentedObjectStoreRegistry>) -> Result<
     let mut builder =
         RuntimeEnvBuilder::new().with_memory_pool(memory_pool(args)?).with_object_store_registry(stores);
     if let Some(bytes) = args.disk_limit {
-        let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::OsTmpDirectory)
-            .with_max_temp_directory_size(bytes);
+        // Without a disk an operator says that memory is short; with a full one it would say that the disk is.
+        let mode = if bytes == 0 { DiskManagerMode::Disabled } else { DiskManagerMode::OsTmpDirectory };
+        let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(bytes);
         builder = builder.with_disk_manager_builder(disk);
     }
     builder.build_arc()
@@ -169,20 +170,23 @@ async fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
     let set = SetVariable { variable: key.to_owned(), value: value.to_owned() };
     let done = ctx.execute_logical_plan(LogicalPlan::Statement(Statement::SetVariable(set))).await;
     done.map(drop).map_err(|error| {
-        let message = error.strip_backtrace();
-        match nearest_setting(ctx, key) {
-            Some(nearest) if nearest != key => {
-                config_datafusion_err!("--set {key}: {message}; did you mean '{nearest}'?")
-            }
-            _ => config_datafusion_err!("--set {key}={value}: {message}"),
-        }
+        let advice = match nearest_setting(ctx, key) {
+            // The name is right, and the error says what is wrong with the value.
+            Some(name) if name == key => String::new(),
+            _ if key.starts_with("slipstream.") => "; the layer is not installed (--plain)".to_owned(),
+            Some(name) => format!("; did you mean '{name}'?"),
+            None => "; SHOW ALL lists the settings".to_owned(),
+        };
+        config_datafusion_err!("--set {key}={value}: {}{advice}", report::describe(&error))
     })
 }
 
-/// The setting whose name is most like this one: the name itself if there is such a setting.
+/// The setting whose name is most like this one, if it may have been meant: at most a quarter is different.
 fn nearest_setting(ctx: &SessionContext, key: &str) -> Option<String> {
-    let entries = ctx.state().config().options().entries();
-    let runtime = ctx.runtime_env().config_entries();
-    let names = entries.into_iter().chain(runtime).map(|entry| entry.key);
-    names.min_by_key(|name| strsim::damerau_levenshtein(name, key))
+    let entries = ctx.copied_config().options().entries();
+    let names = entries.into_iter().chain(ctx.runtime_env().config_entries()).map(|entry| entry.key);
+    names
+        .map(|name| (strsim::damerau_levenshtein(&name, key), name))
+        .min()
+        .and_then(|(distance, name)| (distance * 4 <= key.len()).then_some(name))
 }
