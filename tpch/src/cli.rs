@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Generate(crate::generate::Args),
     /// Run the queries on both engines, compare rows, times and memory
     Run(crate::run::Args),
+    /// Compare the answers of both engines with published ones or DuckDB's
+    Verify(crate::verify::Args),
     /// Print one of the 22 queries
     Query(crate::queries::Args),
     /// One engine and one query in a process of its own; started by `run`
@@ -39,6 +41,7 @@ impl Command {
         match self {
             Self::Generate(args) => crate::generate::run(args).await,
             Self::Run(args) => crate::run::run(args).await,
+            Self::Verify(args) => crate::verify::run(args).await,
             Self::Worker(args) => crate::run::worker::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
             Self::Corpus(args) => crate::corpus::run(&args),

@@ -10,6 +10,7 @@ mod queries;
 mod run;
 mod sizes;
 mod tables;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -31,7 +31,7 @@ impl<R: RecordBatchReader + Iterator<Item = BatchResult>> RowReader<R> {
     pub(super) fn try_new(batches: R, order: &ResultOrder) -> Result<Self> {
         let schema = batches.schema();
         let all = (0..schema.fields().len()).collect();
-        let keys = order.keys.iter().map_while(|k| k.index(&schema)).collect();
+        let keys = order.columns(&schema);
         let exact = Encoder::try_new(&schema, all)?;
         let key = Encoder::try_new(&schema, keys)?;
         Ok(Self { batches, exact, key, chunk: None, at: 0 })
@@ -118,7 +118,7 @@ impl Encoded {
     fn same(&self, a: usize, other: &Self, b: usize) -> bool {
         self.cmp_exact(a, other, b).is_eq()
             && self.floats.iter().zip(&other.floats).all(|(x, y)| match (value(x, a), value(y, b)) {
-                (Some(x), Some(y)) => close(x, y),
+                (Some(x), Some(y)) => floats_agree(x, y),
                 (x, y) => x.is_none() && y.is_none(),
             })
     }
@@ -137,7 +137,7 @@ fn value(array: &Float64Array, at: usize) -> Option<f64> {
 }
 
 /// Whether two floats are the same number: NaN is, as are both zeros; infinities only exactly.
-fn close(a: f64, b: f64) -> bool {
+pub(crate) fn floats_agree(a: f64, b: f64) -> bool {
     let within = || (a - b).abs() <= RELATIVE_TOLERANCE * a.abs().max(b.abs());
     a == b || (a.is_nan() && b.is_nan()) || (a.is_finite() && b.is_finite() && within())
 }
