@@ -1,5 +1,7 @@
 //! The shell as its users meet it: the real binary, run as a process.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot set up fails the test")]
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -94,16 +96,18 @@ impl Place {
 
 /// Waits for the process to end by itself.
 fn finish(mut child: Child) -> Run {
-    let out = read_all(child.stdout.take().unwrap());
-    let err = read_all(child.stderr.take().unwrap());
+    let out = child.stdout.take().map(read_all);
+    let err = child.stderr.take().map(read_all);
+    let text =
+        |reader: Option<thread::JoinHandle<String>>| reader.map_or(String::new(), |it| it.join().unwrap());
     for _ in 0..PATIENCE.as_millis() / TICK.as_millis() {
         if let Some(status) = child.try_wait().unwrap() {
-            return Run { code: status.code(), out: out.join().unwrap(), err: err.join().unwrap() };
+            return Run { code: status.code(), out: text(out), err: text(err) };
         }
         thread::sleep(TICK);
     }
     child.kill().unwrap();
-    panic!("the shell did not end; stdout: {}\nstderr: {}", out.join().unwrap(), err.join().unwrap());
+    panic!("the shell did not end; stdout: {}\nstderr: {}", text(out), text(err));
 }
 
 fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
@@ -148,10 +152,9 @@ fn a_command_stops_at_its_first_error() {
 
 #[test]
 fn a_syntax_error_names_line_and_column() {
-    run(&["-c", "select 1;\nselect 2 +\n  from from t"])
-        .failed()
-        .says(&["Line: 3, Column: 3", "\n    from from t\n    ^"]);
-    run(&["-c", "select 1,"]).failed().says(&["Line: 1, Column: 10"]);
+    let sql = "select 1;\nselect 2 +\n  ) from t";
+    run(&["-c", sql]).failed().says(&["Line: 3, Column: 3", "\n    ) from t\n    ^"]);
+    run(&["-c", "select 1 +"]).failed().says(&["Line: 1, Column: 11"]);
     run(&["-c", "select 'open"]).failed().says(&["Line: 1, Column: 8"]);
 }
 
@@ -162,7 +165,7 @@ fn a_file_goes_on_after_an_error() {
                   /* ; */\nselect nope\n  from nowhere;\nselect 4\n  5 6;\nselect 3 as three";
     place.write("a.sql", script);
     let run = place.run(&["-q", "--format", "csv", "-f", "a.sql"]).failed();
-    let run = run.says(&["a.sql:5: ", "nowhere", "a.sql:7: SQL error", "Line: 8, Column: 5"]);
+    let run = run.says(&["a.sql:5: ", "nowhere", "a.sql:7: SQL error", "Line: 8, Column: 3"]);
     assert_eq!(rows(&run), ["s", "a;b", "two", "2", "three", "3"]);
 }
 
@@ -202,7 +205,7 @@ fn a_pipe_carries_statements_and_commands() {
     let run = Place::new().run_with_stdin(&["-q", "--format", "csv"], script).failed();
     let run = run.says(&[
         "stdin:4: SQL error",
-        "Line: 4, Column: 15",
+        "Line: 4, Column: 9",
         "stdin:5: there is no command '\\quite'",
         "'\\quiet'",
     ]);
@@ -349,8 +352,6 @@ fn a_closed_pipe_ends_the_shell_quietly() {
         let mut out = child.stdout.take().unwrap();
         out.read_exact(&mut some).unwrap();
         drop(out);
-        child.stdout =
-            Some(Command::new("true").stdout(Stdio::piped()).spawn().unwrap().stdout.take().unwrap());
         let run = finish(child).succeeded();
         assert_eq!(run.err, "", "{format}");
     }
@@ -390,17 +391,17 @@ if pid == 0:
     os.environ["TERM"] = "xterm"
     os.execv(sys.argv[1], sys.argv[1:2])
 seen = b""
+deadline = time.monotonic() + 45
 
 def wait_for(text):
     global seen
-    end = time.monotonic() + 50
     while text not in seen:
-        if time.monotonic() > end or not select.select([fd], [], [], 1)[0] and time.monotonic() > end:
+        if not select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
             sys.exit("no %r in %r" % (text, seen))
         try:
             seen += os.read(fd, 65536)
         except OSError:
-            sys.exit("it ended before %r: %r" % (text, seen))
+            sys.exit("it ended with %s before %r: %r" % (os.waitpid(pid, 0)[1], text, seen))
     seen = seen.split(text, 1)[1]
 
 def send(text):
@@ -414,8 +415,9 @@ send(b"selct 1;\r")
 wait_for(b"SQL error")
 wait_for(b"> ")
 send(b"select 1 +")
-time.sleep(0.3)
+wait_for(b"elect 1 +")
 send(b"\x03")
+wait_for(b"^C")
 wait_for(b"> ")
 send(os.environ["ENDLESS"].encode() + b";\r")
 wait_for(b"rows scanned")

@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use datafusion::common::human_readable_count as count;
+use datafusion::common::human_readable_size as size;
 use datafusion::common::instant::Instant;
 use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
 use datafusion::physical_plan::ExecutionPlan;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A query that is done before this shows no line: it would only flicker.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -88,27 +90,29 @@ impl Drop for Progress {
 
 fn new_line() -> ProgressBar {
     let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+    // The message is as long as it is, and not padded to the terminal's width: a ^C that is echoed behind it
+    // would begin a new line, and the wrong one be erased.
+    let style = ProgressStyle::with_template("{spinner} {msg}");
     line.set_style(style.unwrap_or_else(|_invalid| ProgressStyle::default_spinner()));
     line
 }
 
+/// The line: short enough for a terminal of 80 columns.
 fn describe(plan: Option<&Arc<dyn ExecutionPlan>>, pool: &dyn MemoryPool, started: Instant) -> String {
     let mut parts = vec![format!("{:.1} s", started.elapsed().as_secs_f64())];
     if let Some(plan) = plan {
         let work = Work::of(plan.as_ref());
-        parts.push(format!("{} rows scanned", HumanCount(work.scanned_rows)));
-        parts.push(format!("{} rows produced", HumanCount(work.produced_rows)));
+        parts.push(format!("{} rows scanned", count(work.scanned_rows)));
+        parts.push(format!("{} produced", count(work.produced_rows)));
         if work.spilled_bytes > 0 {
-            parts.push(format!("{} spilled", HumanBytes(work.spilled_bytes)));
+            parts.push(format!("{} spilled", size(work.spilled_bytes)));
         }
     }
-    let reserved = HumanBytes(pool.reserved() as u64);
+    let reserved = size(pool.reserved());
     parts.push(match pool.memory_limit() {
-        MemoryLimit::Finite(limit) => format!("{reserved} of {} reserved", HumanBytes(limit as u64)),
-        _ => format!("{reserved} reserved"),
+        MemoryLimit::Finite(limit) => format!("{reserved} of {}", size(limit)),
+        _ => format!("{reserved} of memory"),
     });
-    parts.push("Ctrl-C cancels".to_owned());
     parts.join(" · ")
 }
 
@@ -116,11 +120,11 @@ fn describe(plan: Option<&Arc<dyn ExecutionPlan>>, pool: &dyn MemoryPool, starte
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Work {
     /// Rows that left the scans.
-    scanned_rows: u64,
+    scanned_rows: usize,
     /// Rows that left the plan.
-    produced_rows: u64,
+    produced_rows: usize,
     /// Bytes written to temporary files.
-    spilled_bytes: u64,
+    spilled_bytes: usize,
 }
 
 impl Work {
@@ -133,7 +137,7 @@ impl Work {
 
     fn add(&mut self, plan: &dyn ExecutionPlan) {
         let spilled = plan.metrics().and_then(|metrics| metrics.spilled_bytes());
-        self.spilled_bytes += spilled.unwrap_or_default() as u64;
+        self.spilled_bytes += spilled.unwrap_or_default();
         let children = plan.children();
         if children.is_empty() {
             self.scanned_rows += output_rows(plan);
@@ -146,9 +150,9 @@ impl Work {
 
 /// Rows that left a node. Of a node that does not count, those of its only input: such nodes hand on what
 /// they get.
-fn output_rows(plan: &dyn ExecutionPlan) -> u64 {
+fn output_rows(plan: &dyn ExecutionPlan) -> usize {
     match (plan.metrics().and_then(|metrics| metrics.output_rows()), plan.children().as_slice()) {
-        (Some(rows), _) => rows as u64,
+        (Some(rows), _) => rows,
         (None, [input]) => output_rows(input.as_ref()),
         (None, _) => 0,
     }

@@ -1,4 +1,4 @@
-//! The prompt.
+//! The prompt: reads what is typed, runs it, and keeps it in a history.
 
 use std::env;
 use std::fs;

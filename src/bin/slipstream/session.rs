@@ -73,7 +73,7 @@ impl Shell {
             color: args.color,
             instrumented_registry: stores,
         };
-        let interrupt = Interrupt::listen(args.is_interactive());
+        let interrupt = Interrupt::listen(args.is_interactive())?;
         Ok(Self { ctx, print, interrupt, started_in, include_depth: 0 })
     }
 

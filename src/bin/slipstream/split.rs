@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use datafusion::config::Dialect;
 use datafusion::sql::sqlparser::dialect::{Dialect as Tokens, GenericDialect, dialect_from_str};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 /// One thing to do: an SQL statement or a `\` command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl<'a> Cutter<'a> {
             .is_err();
         let mut begun: Option<(usize, Position)> = None;
         for TokenWithSpan { token, span } in &tokens {
-            if matches!(token, Token::Whitespace(_)) {
+            if matches!(token, Token::Whitespace(space) if !is_hint(space)) {
                 continue;
             }
             self.advance_to(absolute(at_origin, span.start));
@@ -243,6 +243,16 @@ impl<'a> Cutter<'a> {
     }
 }
 
+/// Whether a comment belongs to the statement behind it.
+fn is_hint(space: &Whitespace) -> bool {
+    match space {
+        Whitespace::MultiLineComment(comment) | Whitespace::SingleLineComment { comment, .. } => {
+            comment.starts_with('+') || comment.starts_with("slipstream+")
+        }
+        _ => false,
+    }
+}
+
 /// Translates a tokenizer's location into a place of the script.
 fn absolute(origin: Position, location: Location) -> Position {
     if location.line <= 1 {
@@ -297,12 +307,14 @@ mod tests {
     #[test]
     fn comments_before_a_statement_are_not_its_text() {
         assert_eq!(pieces("-- it's one\n/* two; */ select 1; -- three"), ["2:12 select 1"]);
+        assert_eq!(pieces("-- one\n/*+ PLAIN */ select 1;"), ["2:1 /*+ PLAIN */ select 1"]);
+        assert_eq!(pieces("--+ SET(a = 1)\nselect 1"), ["1:1 --+ SET(a = 1)\nselect 1"]);
     }
 
     #[test]
     fn an_open_string_is_the_last_statement() {
         assert_eq!(pieces("select 1;\n select 'a;\nb;"), ["1:1 select 1", "2:2 select 'a;\nb;"]);
-        assert_eq!(pieces("select 1; /* no end").last().unwrap(), "1:10 /* no end");
+        assert_eq!(pieces("select 1; /* no end").last().unwrap(), "1:11 /* no end");
     }
 
     #[test]
@@ -340,7 +352,7 @@ mod tests {
         assert!(!script.is_waiting(Dialect::Generic));
         script.push("-- a remark; ");
         assert!(!script.is_waiting(Dialect::Generic));
-        script.push("/* open");
+        script.push("\n/* open");
         assert!(script.is_waiting(Dialect::Generic));
     }
 
