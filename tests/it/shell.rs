@@ -299,8 +299,13 @@ fn broken_and_unlike_files_are_errors_and_the_rest_runs() {
          create external table t stored as parquet location 'cut.parquet';\nselect * from 'nothing.parquet';\n\
          select * from 'whole.parquet';",
     );
-    let run =
-        run.failed().says(&["stdin:1: Parquet error", "stdin:2: ", "stdin:3: Parquet error", "stdin:4: "]);
+    let run = run.failed().says(&[
+        "cut.parquet: Parquet error",
+        "mixed/a.parquet and ",
+        "mixed/b.parquet have different columns",
+        "stdin:3: ",
+        "stdin:4: there is no file nothing.parquet",
+    ]);
     assert_eq!(rows(&run), ["a", "1"]);
 }
 

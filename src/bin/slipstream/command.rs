@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::error::{DataFusionError, Result};
 use datafusion_cli::command::{Command, OutputFormat};
+use datafusion_cli::functions::Function;
 use datafusion_cli::print_format::PrintFormat;
 use futures::FutureExt;
 
@@ -59,6 +60,11 @@ pub(crate) async fn run(shell: &mut Shell, text: &str) -> Result<Outcome, Failur
         Command::ListTables => statement::run(shell, "SHOW TABLES").await?,
         Command::DescribeTableStmt(table) => {
             statement::run(shell, &format!("SHOW COLUMNS FROM {table}")).await?;
+        }
+        // datafusion-cli describes the functions of its manual; the session knows all that there are.
+        Command::SearchFunctions(name) if name.parse::<Function>().is_err() => {
+            let pattern = name.replace('\'', "''");
+            statement::run(shell, &format!("SHOW FUNCTIONS LIKE '{pattern}'")).await?;
         }
         Command::Include(Some(file)) => return Ok(Box::pin(script::run_file(shell, &file)).await),
         Command::Include(None) => return Err(Failure::Command(explain("i"))),

@@ -7,6 +7,7 @@
 mod args;
 mod command;
 mod complete;
+mod culprit;
 mod interrupt;
 mod location;
 mod memory;

@@ -103,6 +103,10 @@ fn in_one_line(message: &str) -> String {
     for cause in message.trim_end().split("\ncaused by\n") {
         let kinds = ["Invalid or Unsupported Configuration: ", "External error: "];
         let cause = kinds.iter().fold(cause, |cause, kind| cause.strip_prefix(kind).unwrap_or(cause));
+        let cause = cause
+            .strip_prefix("Parquet error: ")
+            .filter(|it| it.starts_with("Parquet error: "))
+            .unwrap_or(cause);
         if !said.contains(&cause) {
             said.push(cause);
         }

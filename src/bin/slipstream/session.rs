@@ -64,7 +64,7 @@ impl Shell {
             ctx.install_slipstream(Slipstream::default())?;
         }
         for (key, value) in &args.settings {
-            set(&ctx, key, value).await?;
+            set(&ctx, key, value, args.plain).await?;
         }
         let print = PrintOptions {
             format: args.format,
@@ -166,14 +166,16 @@ fn register_table_functions(ctx: &SessionContext) {
 }
 
 /// Does what the statement SET does, without the need to quote the value.
-async fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
+async fn set(ctx: &SessionContext, key: &str, value: &str, plain: bool) -> Result<()> {
     let set = SetVariable { variable: key.to_owned(), value: value.to_owned() };
     let done = ctx.execute_logical_plan(LogicalPlan::Statement(Statement::SetVariable(set))).await;
     done.map(drop).map_err(|error| {
         let advice = match nearest_setting(ctx, key) {
             // The name is right, and the error says what is wrong with the value.
             Some(name) if name == key => String::new(),
-            _ if key.starts_with("slipstream.") => "; the layer is not installed (--plain)".to_owned(),
+            _ if key.starts_with("slipstream.") && plain => "; --plain leaves the layer out".to_owned(),
+            // The layer's own errors give advice.
+            _ if key.starts_with("slipstream.") => String::new(),
             Some(name) => format!("; did you mean '{name}'?"),
             None => "; SHOW ALL lists the settings".to_owned(),
         };

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion_cli::print_options::{MaxRows, PrintOptions};
 use datafusion_slipstream::{ParsedQuery, PlannedQuery, QueryStream, SlipstreamContextExt};
 
+use crate::culprit;
 use crate::location::{self, Region};
 use crate::output;
 use crate::progress::{self, Progress};
@@ -35,19 +36,26 @@ struct Statements<'a> {
 
 async fn parse_and_print(on: &Statements<'_>, text: &str) -> Result<()> {
     for query in on.ctx.parse_query(text)? {
-        let started = progress::now();
-        let progress = Progress::start(on.print.quiet, Arc::clone(&on.ctx.runtime_env().memory_pool));
-        let mut options = on.print.clone();
-        let stream = on.execute(query, &mut options).await?;
-        if let Some(progress) = &progress {
-            progress.follow(stream.physical_plan());
+        let statement = query.statement().clone();
+        if let Err(error) = on.print_one(query).await {
+            return Err(culprit::name_file(on.ctx, &statement, error).await);
         }
-        output::print(stream, &options, &on.ctx.task_ctx(), started, progress).await?;
     }
     Ok(())
 }
 
 impl Statements<'_> {
+    async fn print_one(&self, query: ParsedQuery) -> Result<()> {
+        let started = progress::now();
+        let progress = Progress::start(self.print.quiet, Arc::clone(&self.ctx.runtime_env().memory_pool));
+        let mut options = self.print.clone();
+        let stream = self.execute(query, &mut options).await?;
+        if let Some(progress) = &progress {
+            progress.follow(stream.physical_plan());
+        }
+        output::print(stream, &options, &self.ctx.task_ctx(), started, progress).await
+    }
+
     /// Starts the statement. A bucket in another region than configured fails only when its files are listed:
     /// then the statement is planned once more, with the region that S3 tells.
     async fn execute(&self, query: ParsedQuery, options: &mut PrintOptions) -> Result<QueryStream> {
