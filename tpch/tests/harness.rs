@@ -189,6 +189,7 @@ fn failure_under_a_limit_is_reported() {
     for engine in ["plain", "slipstream"] {
         let error = report["queries"][0][engine]["error"].as_str().unwrap();
         assert!(error.contains("Resources exhausted"), "{error}");
+        assert_eq!(report["queries"][0][engine]["peak_pool_bytes"], Value::Null);
     }
     // Q6 reserves nothing worth mentioning.
     assert_eq!(report["queries"][1]["same_rows"], true);
