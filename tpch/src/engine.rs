@@ -15,6 +15,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use serde::{Deserialize, Serialize};
 
+use crate::error::message;
 use crate::sizes::parse_bytes;
 use crate::tables::Table;
 
@@ -146,7 +147,7 @@ fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
         .config_mut()
         .options_mut()
         .set(key, value)
-        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", e.strip_backtrace())))
+        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", message(&e))))
 }
 
 /// The most bytes that operators of this context ever had reserved at once.

@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use manifest::GENERATOR;
 use manifest::{Manifest, invalid};
 
+use crate::error::cannot_write;
 use crate::tables::Table;
 
 /// Arguments of `generate`.
@@ -155,7 +156,7 @@ async fn generate(dir: &Path, scale_factor: f64) -> Result<Manifest> {
 /// Keeps a second `generate` out of the folder until the returned file is dropped.
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(".generate.lock");
-    let file = File::create(&path).map_err(|e| invalid(format!("cannot write {}: {e}", path.display())))?;
+    let file = File::create(&path).map_err(|e| cannot_write(&path, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
