@@ -15,6 +15,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use serde::{Deserialize, Serialize};
 
+use crate::error::message;
 use crate::sizes::parse_bytes;
 use crate::tables::Table;
 
@@ -101,13 +102,15 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.trim().to_owned()))
 }
 
-/// Makes a context of the engine; its memory pool is always a [`PeakRecordingPool`].
+/// Makes a context of the engine; its memory pool records its peak, see [`peak_pool_bytes`].
 pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<SessionContext> {
-    let mut config = SessionConfig::new();
+    let pool = Arc::new(PeakRecordingPool::new(memory_pool(options)));
+    // An extension, since what is installed later may wrap the runtime's pool: then it is not found there.
+    let mut config = SessionConfig::new().with_extension(Arc::clone(&pool));
     if let Some(partitions) = options.target_partitions {
         config = config.with_target_partitions(partitions);
     }
-    let ctx = SessionContext::new_with_config_rt(config, runtime(options)?);
+    let ctx = SessionContext::new_with_config_rt(config, runtime(pool, options)?);
     if engine == Engine::Slipstream {
         ctx.install_slipstream(Slipstream::default())?;
     }
@@ -119,13 +122,17 @@ pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<Session
     Ok(ctx)
 }
 
-/// Memory and disk of one context: a fair pool that makes operators spill when there is a limit.
-fn runtime(options: &EngineOptions) -> Result<Arc<RuntimeEnv>> {
-    let pool: Arc<dyn MemoryPool> = match options.memory_limit_bytes {
+/// A fair pool that makes operators spill when there is a limit, else one that only counts.
+fn memory_pool(options: &EngineOptions) -> Arc<dyn MemoryPool> {
+    match options.memory_limit_bytes {
         Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
         None => Arc::new(UnboundedMemoryPool::default()),
-    };
-    let builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(PeakRecordingPool::new(pool)));
+    }
+}
+
+/// Memory and disk of one context.
+fn runtime(pool: Arc<PeakRecordingPool>, options: &EngineOptions) -> Result<Arc<RuntimeEnv>> {
+    let builder = RuntimeEnvBuilder::new().with_memory_pool(pool);
     match &options.spill_dir {
         Some(dir) => builder.with_temp_file_path(dir).build_arc(),
         None => builder.build_arc(),
@@ -140,13 +147,14 @@ fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
         .config_mut()
         .options_mut()
         .set(key, value)
-        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", e.strip_backtrace())))
+        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", message(&e))))
 }
 
 /// The most bytes that operators of this context ever had reserved at once.
-pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> usize {
-    let env = ctx.runtime_env();
-    PeakRecordingPool::from_pool(env.memory_pool.as_ref()).map_or(0, PeakRecordingPool::max_reserved)
+pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> Result<usize> {
+    let pool = ctx.state_ref().read().config().get_extension::<PeakRecordingPool>();
+    let pool = pool.ok_or_else(|| DataFusionError::Internal("the pool's recorder was removed".to_owned()))?;
+    Ok(pool.max_reserved())
 }
 
 /// Registers the eight tables from `dir`.

@@ -5,6 +5,7 @@ mod clock;
 mod compare;
 mod corpus;
 mod engine;
+mod error;
 mod generate;
 mod queries;
 mod run;
@@ -15,7 +16,6 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
-use datafusion::error::DataFusionError;
 
 /// Both engines run in this binary, hence with the same allocator.
 #[global_allocator]
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     match result {
         Some(Ok(code)) => code,
         Some(Err(error)) => {
-            eprintln!("Error: {}", message(&error));
+            eprintln!("Error: {}", error::message(&error));
             ExitCode::FAILURE
         }
         None => {
@@ -42,13 +42,5 @@ async fn main() -> ExitCode {
             eprintln!("interrupted");
             std::process::exit(INTERRUPTED)
         }
-    }
-}
-
-/// What an error says to a user: DataFusion's prefixes are for faults of its own.
-fn message(error: &DataFusionError) -> String {
-    match error {
-        DataFusionError::Configuration(text) | DataFusionError::Execution(text) => text.clone(),
-        error => error.strip_backtrace(),
     }
 }

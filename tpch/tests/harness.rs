@@ -189,6 +189,7 @@ fn failure_under_a_limit_is_reported() {
     for engine in ["plain", "slipstream"] {
         let error = report["queries"][0][engine]["error"].as_str().unwrap();
         assert!(error.contains("Resources exhausted"), "{error}");
+        assert_eq!(report["queries"][0][engine]["peak_pool_bytes"], Value::Null);
     }
     // Q6 reserves nothing worth mentioning.
     assert_eq!(report["queries"][1]["same_rows"], true);
@@ -232,10 +233,9 @@ fn scale_factors_are_not_mixed() {
 /// Complete tables are kept, incomplete ones are written again, and the result is that of an unbroken run.
 #[test]
 fn killed_generate_is_resumed() {
-    let (unbroken, broken) = (Folder::new(), Folder::new());
-    unbroken.generate("0.02");
+    let (unbroken, broken) = (Folder::with_data(), Folder::new());
     let data = broken.data();
-    let mut killed = broken.command("generate -s 0.02 --out data").stderr(Stdio::null()).spawn().unwrap();
+    let mut killed = broken.command("generate -s 0.01 --out data").stderr(Stdio::null()).spawn().unwrap();
     eventually("lineitem is begun", || data.join("lineitem.parquet.tmp").exists());
     killed.kill().unwrap();
     killed.wait().unwrap();
@@ -243,7 +243,7 @@ fn killed_generate_is_resumed() {
 
     // What a kill may leave besides: a file that was renamed but not entered.
     fs::write(data.join("orders.parquet"), "half").unwrap();
-    broken.generate("0.02");
+    broken.generate("0.01");
     assert_eq!(broken.json("data/manifest.json"), unbroken.json("data/manifest.json"));
     for table in ["lineitem", "orders", "region"] {
         let file = format!("{table}.parquet");
@@ -253,9 +253,9 @@ fn killed_generate_is_resumed() {
     assert!(!data.join("lineitem.parquet.tmp").exists());
 
     fs::write(data.join("part.parquet"), "half").unwrap();
-    let stderr = broken.generate("0.02");
-    assert!(stderr.contains("part: 4000 rows") && !stderr.contains("lineitem"), "{stderr}");
-    assert_eq!(broken.generate("0.02"), "", "nothing was missing");
+    let stderr = broken.generate("0.01");
+    assert!(stderr.contains("part: 2000 rows") && !stderr.contains("lineitem"), "{stderr}");
+    assert_eq!(broken.generate("0.01"), "", "nothing was missing");
 }
 
 /// The processes whose parent is `pid`.

@@ -120,8 +120,8 @@ impl Side {
                     report.times_ms.push(done.elapsed_ms);
                 }
                 report.peak_rss_bytes = done.peak_rss_bytes;
-                report.peak_pool_bytes = done.peak_pool_bytes;
-                report.spilled_bytes = report.spilled_bytes.max(done.spilled_bytes);
+                report.peak_pool_bytes = Some(done.peak_pool_bytes);
+                report.spilled_bytes = report.spilled_bytes.max(Some(done.spilled_bytes));
             }
             Err(message) => {
                 self.report.error = Some(message);

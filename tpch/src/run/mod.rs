@@ -22,6 +22,7 @@ use std::time::Duration;
 use datafusion::error::{DataFusionError, Result};
 
 use crate::engine::{self, Engine};
+use crate::error::cannot_write;
 use crate::generate::{default_dir, ensure, parse_scale_factor};
 use crate::queries::{QUERIES, Query};
 use machine::{Machine, Versions};
@@ -150,11 +151,6 @@ fn prepare(args: &Args) -> Result<Report> {
 fn write_json(report: &Report, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).map_err(|e| DataFusionError::External(Box::new(e)))?;
     std::fs::write(path, text + "\n").map_err(|e| cannot_write(path, &e))
-}
-
-/// Says which file could not be written, and why.
-fn cannot_write(path: &Path, error: &std::io::Error) -> DataFusionError {
-    DataFusionError::Configuration(format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -63,10 +63,10 @@ pub(super) struct EngineReport {
     pub(super) times_ms: Vec<f64>,
     /// The most memory that the process had resident; `null` where the system does not tell.
     pub(super) peak_rss_bytes: Option<u64>,
-    /// The most memory that operators had reserved.
-    pub(super) peak_pool_bytes: u64,
-    /// The most that one run spilled.
-    pub(super) spilled_bytes: u64,
+    /// The most memory that operators had reserved; `null` when no run ended well.
+    pub(super) peak_pool_bytes: Option<u64>,
+    /// The most that one run spilled; `null` when no run ended well.
+    pub(super) spilled_bytes: Option<u64>,
     /// Why the query failed.
     pub(super) error: Option<String>,
 }

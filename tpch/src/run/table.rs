@@ -25,11 +25,14 @@ impl Table {
         );
         let set: String = settings.set.iter().map(|(key, value)| format!(", {key} = {value}")).collect();
         let warning = if versions.build == "release" { "" } else { "; DEBUG BUILD, its times mean little" };
+        let runs = match settings.iterations {
+            1 => "one run".to_owned(),
+            runs => format!("median of {runs} runs"),
+        };
         format!(
-            "TPC-H scale factor {}: median of {} after a warm-up run, target_partitions = {}, {limit}{set}\n\
+            "TPC-H scale factor {}: {runs} after one to warm up, target_partitions = {}, {limit}{set}\n\
              Slipstream {} on DataFusion {}; {} x {}, {:.1} GiB, {}{warning}\n",
             settings.scale_factor,
-            settings.iterations,
             settings.target_partitions,
             versions.slipstream,
             versions.datafusion,
@@ -61,12 +64,11 @@ impl Table {
             .map(|cell| format!("{cell:>15}"))
             .collect();
         let ratio = query.ratio().map_or_else(|| "-".to_owned(), |r| format!("{r:.3}"));
-        let rss =
-            |r: &EngineReport| r.peak_rss_bytes.map_or_else(|| "?".to_owned(), |b| format!("{:.0}", mib(b)));
-        let pool = |r: &EngineReport| format!("{:.1}", mib(r.peak_pool_bytes));
-        let spilled = |r: &EngineReport| format!("{:.1}", mib(r.spilled_bytes));
+        let rss = |r: &EngineReport| cell(r.peak_rss_bytes, 0);
+        let pool = |r: &EngineReport| cell(r.peak_pool_bytes, 1);
+        let spilled = |r: &EngineReport| cell(r.spilled_bytes, 1);
         let cells = |cell: &dyn Fn(&EngineReport) -> String| {
-            let cells: Vec<_> = reports.iter().map(|(_, r)| cell(r)).collect();
+            let cells: Vec<_> = reports.iter().map(|(_, report)| cell(report)).collect();
             format!("{:>20}", cells.join(" / "))
         };
         let memory = [cells(&rss), cells(&pool), cells(&spilled)].concat();
@@ -116,5 +118,67 @@ impl Table {
     /// Whether there is something to compare.
     fn both(&self) -> bool {
         self.engines.len() == 2
+    }
+}
+
+/// Bytes in MiB, or a dash where nothing was measured.
+fn cell(bytes: Option<u64>, decimals: usize) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.decimals$}", mib(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(times_ms: &[f64], error: Option<&str>) -> Option<EngineReport> {
+        let measured = (!times_ms.is_empty()).then_some(3 << 19);
+        Some(EngineReport {
+            times_ms: times_ms.to_vec(),
+            peak_rss_bytes: measured,
+            peak_pool_bytes: measured,
+            spilled_bytes: measured,
+            error: error.map(str::to_owned),
+        })
+    }
+
+    /// Columns stand below their names, whatever is in them.
+    #[test]
+    fn lines_fit_the_header() {
+        let table = Table::new(&[Engine::Plain, Engine::Slipstream]);
+        let fine = QueryReport {
+            query: 1,
+            plain: engine(&[100.0], None),
+            slipstream: engine(&[23_456.78], None),
+            same_rows: Some(true),
+            difference: None,
+        };
+        let failed = QueryReport {
+            query: 22,
+            plain: engine(&[100.0], None),
+            slipstream: engine(&[], Some("out of memory")),
+            same_rows: None,
+            difference: Some("rows not compared".to_owned()),
+        };
+        let text = [table.header(), table.line(&fine), table.line(&failed)].join("\n");
+        let expected = "
+                                                                                MiB, plain / slipstream
+query       plain ms  slipstream ms   ratio            peak RSS           peak pool             spilled   rows
+Q1             100.0        23456.8 234.568               2 / 2           1.5 / 1.5           1.5 / 1.5   same
+Q22            100.0         failed       -               2 / -             1.5 / -             1.5 / -   -
+     slipstream failed: out of memory
+     rows not compared";
+        assert_eq!(text, &expected[1..], "\n{text}");
+    }
+
+    #[test]
+    fn one_engine_needs_no_ratio() {
+        let table = Table::new(&[Engine::Slipstream]);
+        let query = QueryReport { query: 6, slipstream: engine(&[1.0, 3.0], None), ..Default::default() };
+        let text = [table.header(), table.line(&query)].join("\n");
+        let expected = "
+                                                                 MiB, slipstream
+query  slipstream ms            peak RSS           peak pool             spilled
+Q6               2.0                   2                 1.5                 1.5";
+        assert_eq!(text, &expected[1..], "\n{text}");
     }
 }

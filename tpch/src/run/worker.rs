@@ -1,9 +1,11 @@
 //! `worker` (hidden): one engine and one query in a process of its own, driven by lines on standard input.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -127,8 +129,8 @@ async fn run_query(engine: Engine, ctx: &SessionContext, sql: &str, rows: &Path)
         elapsed_ms,
         rows: result.finish()?,
         peak_rss_bytes: peak_rss_bytes(),
-        peak_pool_bytes: engine::peak_pool_bytes(ctx) as u64,
-        spilled_bytes: spilled_bytes(running.plan.as_ref()) as u64,
+        peak_pool_bytes: engine::peak_pool_bytes(ctx)? as u64,
+        spilled_bytes: spilled_bytes(&running.plan, &mut HashSet::new()) as u64,
     })
 }
 
@@ -181,10 +183,13 @@ impl<'a> ResultFile<'a> {
     }
 }
 
-/// Bytes spilled by all nodes of a plan that has run.
-fn spilled_bytes(plan: &dyn ExecutionPlan) -> usize {
+/// Bytes spilled by all nodes of a plan that has run; a node with two parents counts once.
+fn spilled_bytes(plan: &Arc<dyn ExecutionPlan>, seen: &mut HashSet<*const ()>) -> usize {
+    if !seen.insert(Arc::as_ptr(plan).cast()) {
+        return 0;
+    }
     let own = plan.metrics().and_then(|m| m.spilled_bytes()).unwrap_or_default();
-    plan.children().iter().map(|child| spilled_bytes(child.as_ref())).sum::<usize>() + own
+    plan.children().into_iter().map(|child| spilled_bytes(child, seen)).sum::<usize>() + own
 }
 
 /// The most memory that this process ever had resident.
@@ -241,13 +246,18 @@ mod tests {
             target_partitions: Some(1),
             ..Default::default()
         };
-        let ctx = engine::context(Engine::Plain, &options).unwrap();
         let sql = "select value * 7919 % 1500007 as v, repeat(cast(value as varchar), 10) as t
                    from range(800000) order by v";
-        let done = run_query(Engine::Plain, &ctx, sql, &dir.path().join("rows.arrow")).await.unwrap();
-        assert!(done.spilled_bytes > 1 << 20, "{} bytes spilled", done.spilled_bytes);
-        assert!((1 << 20..=limit as u64).contains(&done.peak_pool_bytes), "{} in pool", done.peak_pool_bytes);
-        assert!(done.peak_rss_bytes.unwrap_or(u64::MAX) > done.peak_pool_bytes);
+        let rows = dir.path().join("rows.arrow");
+        for engine in [Engine::Plain, Engine::Slipstream] {
+            let ctx = engine::context(engine, &options).unwrap();
+            let done = run_query(engine, &ctx, sql, &rows).await.unwrap();
+            let pool = done.peak_pool_bytes;
+            // What is sorted is about 50 MB, each of which is spilled once or twice.
+            assert!((20 << 20..=150 << 20).contains(&done.spilled_bytes), "{} spilled", done.spilled_bytes);
+            assert!((1 << 20..=limit as u64).contains(&pool), "{engine}: {pool} in the pool");
+            assert!(done.peak_rss_bytes.unwrap_or(u64::MAX) > pool, "{engine}");
+        }
     }
 
     #[tokio::test]
