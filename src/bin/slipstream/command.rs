@@ -11,8 +11,9 @@ use datafusion_cli::print_format::PrintFormat;
 use futures::FutureExt;
 
 use crate::complete;
+use crate::outcome::{End, Outcome};
 use crate::progress;
-use crate::report::{Failure, Outcome};
+use crate::report::Failure;
 use crate::script;
 use crate::session::Shell;
 use crate::statement;
@@ -56,7 +57,7 @@ pub(crate) async fn run(shell: &mut Shell, text: &str) -> Result<Outcome, Failur
         return Err(Failure::Command(explain(words.first().copied().unwrap_or_default())));
     };
     match command {
-        Command::Quit => return Ok(Outcome::Quit),
+        Command::Quit => return Ok(Outcome::ended(End::Quit)),
         Command::Help => print_commands(shell)?,
         Command::ListTables => statement::run(shell, "SHOW TABLES").await?,
         Command::DescribeTableStmt(table) => {
@@ -82,7 +83,7 @@ pub(crate) async fn run(shell: &mut Shell, text: &str) -> Result<Outcome, Failur
             command.execute(&shell.ctx, &mut shell.print).now_or_never().unwrap_or(Ok(()))?;
         }
     }
-    Ok(Outcome::Succeeded)
+    Ok(Outcome::SUCCEEDED)
 }
 
 async fn describe_function(shell: &mut Shell, name: &str) -> Result<(), Failure> {
