@@ -213,6 +213,23 @@ fn a_pipe_carries_statements_and_commands() {
 }
 
 #[test]
+fn commands_describe_the_session() {
+    let script = "create table orders as select 1 as o_key;\n\\d\n\\d orders\n\\h abs\n\\h cuont\n\\h select\n\\?\n\\q\nselect 'behind the end'";
+    let run = Place::new().run_with_stdin(&["-q", "--format", "csv"], script).failed();
+    let run = run.says(&["stdin:5: there is no function 'cuont'; did you mean 'count'?"]);
+    for part in [
+        "datafusion,public,orders,BASE TABLE",
+        "datafusion,public,orders,o_key,Int64,NO",
+        "abs,SCALAR,abs(",
+        "retrieve rows from a table",
+        "\\pset [format [name]],show or set the output format",
+    ] {
+        assert!(run.out.contains(part), "no '{part}' in {}", run.out);
+    }
+    assert!(!run.out.contains("behind the end"), "nothing runs after \\q: {}", run.out);
+}
+
+#[test]
 fn a_pipe_may_carry_rows_instead() {
     let sql = "create external table t stored as csv location '/dev/stdin'; select sum(b) as s from t";
     let args = ["-q", "--format", "csv", "-c", sql];

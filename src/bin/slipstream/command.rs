@@ -10,8 +10,10 @@ use datafusion_cli::functions::Function;
 use datafusion_cli::print_format::PrintFormat;
 use futures::FutureExt;
 
+use crate::complete;
+use crate::outcome::{End, Outcome};
 use crate::progress;
-use crate::report::{Failure, Outcome};
+use crate::report::Failure;
 use crate::script;
 use crate::session::Shell;
 use crate::statement;
@@ -29,8 +31,8 @@ pub(crate) struct Usage {
 pub(crate) const COMMANDS: &[Usage] = &[
     Usage { name: "d", form: "\\d", meaning: "list tables" },
     Usage { name: "d", form: "\\d name", meaning: "describe a table" },
-    Usage { name: "h", form: "\\h", meaning: "list functions" },
-    Usage { name: "h", form: "\\h name", meaning: "describe a function" },
+    Usage { name: "h", form: "\\h", meaning: "list the statements that \\h describes" },
+    Usage { name: "h", form: "\\h name", meaning: "describe a statement or a function" },
     Usage { name: "i", form: "\\i file", meaning: "run the statements of a file" },
     Usage { name: "pset", form: "\\pset [format [name]]", meaning: "show or set the output format" },
     Usage {
@@ -55,16 +57,15 @@ pub(crate) async fn run(shell: &mut Shell, text: &str) -> Result<Outcome, Failur
         return Err(Failure::Command(explain(words.first().copied().unwrap_or_default())));
     };
     match command {
-        Command::Quit => return Ok(Outcome::Quit),
+        Command::Quit => return Ok(Outcome::ended(End::Quit)),
         Command::Help => print_commands(shell)?,
         Command::ListTables => statement::run(shell, "SHOW TABLES").await?,
         Command::DescribeTableStmt(table) => {
             statement::run(shell, &format!("SHOW COLUMNS FROM {table}")).await?;
         }
-        // datafusion-cli describes the functions of its manual; the session knows all that there are.
+        // datafusion-cli describes the statements of its manual; functions are the session's.
         Command::SearchFunctions(name) if name.parse::<Function>().is_err() => {
-            let pattern = name.replace('\'', "''");
-            statement::run(shell, &format!("SHOW FUNCTIONS LIKE '{pattern}'")).await?;
+            describe_function(shell, &name.to_lowercase()).await?;
         }
         Command::Include(Some(file)) => return Ok(Box::pin(script::run_file(shell, &file)).await),
         Command::Include(None) => return Err(Failure::Command(explain("i"))),
@@ -82,7 +83,22 @@ pub(crate) async fn run(shell: &mut Shell, text: &str) -> Result<Outcome, Failur
             command.execute(&shell.ctx, &mut shell.print).now_or_never().unwrap_or(Ok(()))?;
         }
     }
-    Ok(Outcome::Succeeded)
+    Ok(Outcome::SUCCEEDED)
+}
+
+async fn describe_function(shell: &mut Shell, name: &str) -> Result<(), Failure> {
+    let known = complete::functions(&shell.ctx.state());
+    if !known.iter().any(|function| function == name) {
+        let nearest = known.iter().min_by_key(|function| strsim::damerau_levenshtein(function, name));
+        let nearest = nearest.map(String::as_str).unwrap_or_default();
+        return Err(Failure::Command(format!("there is no function '{name}'; did you mean '{nearest}'?")));
+    }
+    let quoted = name.replace('\'', "''");
+    let sql = format!(
+        "SELECT DISTINCT routine_name AS function, function_type AS kind, syntax_example AS usage, description \
+         FROM information_schema.routines WHERE routine_name = '{quoted}'"
+    );
+    statement::run(shell, &sql).await
 }
 
 /// What to write instead of a command that does not exist, or not in this form.

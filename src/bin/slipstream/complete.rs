@@ -229,7 +229,8 @@ fn settings(ctx: &SessionContext) -> Vec<String> {
     entries.into_iter().chain(ctx.runtime_env().config_entries()).map(|entry| entry.key).collect()
 }
 
-fn functions(state: &SessionState) -> Vec<String> {
+/// The functions of the session, of all kinds.
+pub(crate) fn functions(state: &SessionState) -> Vec<String> {
     let mut names: Vec<String> = state.scalar_functions().keys().cloned().collect();
     names.extend(state.aggregate_functions().keys().cloned());
     names.extend(state.window_functions().keys().cloned());

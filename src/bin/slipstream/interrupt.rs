@@ -10,7 +10,7 @@ use std::time::Duration;
 use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::watch;
 
-use crate::report::EXIT_CANCELLED;
+use crate::outcome::EXIT_CANCELLED;
 
 /// How long a script may take to notice Ctrl-C before the process ends without it: it may be in code that never
 /// yields, or waiting for a full pipe.

@@ -11,6 +11,7 @@ mod culprit;
 mod interrupt;
 mod location;
 mod memory;
+mod outcome;
 mod output;
 mod progress;
 mod repl;
@@ -27,7 +28,7 @@ use clap::Parser;
 use datafusion::error::Result;
 
 use crate::args::Args;
-use crate::report::Outcome;
+use crate::outcome::Outcome;
 use crate::session::Shell;
 
 /// The same allocator as datafusion-cli's, so that times and memory compare.
@@ -65,7 +66,7 @@ fn start(args: Args) -> Result<Outcome> {
 async fn converse(args: Args) -> Result<Outcome> {
     let mut shell = Shell::open(&args).await?;
     let startup = script::run_startup_files(&mut shell, &args).await;
-    if startup.ends_the_session() {
+    if startup.end().is_some() {
         return Ok(startup);
     }
     if args.is_interactive() {

@@ -12,7 +12,8 @@ use rustyline::{CompletionType, Config, Editor};
 
 use crate::args::VERSION;
 use crate::complete::ShellHelper;
-use crate::report::{self, Outcome};
+use crate::outcome::{End, Outcome};
+use crate::report;
 use crate::script;
 use crate::session::Shell;
 
@@ -38,8 +39,8 @@ pub(crate) async fn converse(shell: &mut Shell) -> Result<Outcome> {
                 remember(&mut editor, &text, history.as_ref());
                 shell.interrupt.forget();
                 let outcome = script::run_typed(shell, &text).await;
-                if matches!(outcome, Outcome::Quit | Outcome::StdoutClosed) {
-                    return Ok(outcome);
+                if matches!(outcome.end(), Some(End::Quit | End::StdoutClosed)) {
+                    return Ok(outcome.forgiven());
                 }
                 if let Some(helper) = editor.helper_mut() {
                     helper.follow_dialect();
@@ -50,7 +51,7 @@ pub(crate) async fn converse(shell: &mut Shell) -> Result<Outcome> {
             // Ctrl-D leaves.
             Err(ReadlineError::Eof) => {
                 writeln!(io::stdout(), "\\q")?;
-                return Ok(Outcome::Quit);
+                return Ok(Outcome::SUCCEEDED);
             }
             Err(error) => return Err(readline_error(error)),
         }

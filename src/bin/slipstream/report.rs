@@ -2,55 +2,12 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::process::{self, ExitCode};
+use std::process;
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::split::Position;
-
-/// The exit code after Ctrl-C: 128 + SIGINT, as shells have it.
-pub(crate) const EXIT_CANCELLED: u8 = 130;
-
-/// How a script, or the session, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Outcome {
-    /// All statements succeeded.
-    Succeeded,
-    /// At least one failed.
-    Failed,
-    /// `\q`.
-    Quit,
-    /// Nobody reads the output any more.
-    StdoutClosed,
-    /// Ctrl-C.
-    Cancelled,
-}
-
-impl Outcome {
-    /// Whether nothing else is to be run after this.
-    pub(crate) fn ends_the_session(self) -> bool {
-        matches!(self, Self::Quit | Self::StdoutClosed | Self::Cancelled)
-    }
-
-    /// The outcome of this and then that.
-    pub(crate) fn and(self, next: Self) -> Self {
-        match (self, next) {
-            (Self::Failed, Self::Succeeded | Self::Quit | Self::StdoutClosed) => Self::Failed,
-            (_, next) => next,
-        }
-    }
-
-    /// The process's exit code.
-    pub(crate) fn exit_code(self) -> ExitCode {
-        match self {
-            Self::Succeeded | Self::Quit | Self::StdoutClosed => ExitCode::SUCCESS,
-            Self::Failed => ExitCode::FAILURE,
-            Self::Cancelled => ExitCode::from(EXIT_CANCELLED),
-        }
-    }
-}
 
 /// Why a statement did not end well.
 #[derive(Debug)]
@@ -213,12 +170,5 @@ mod tests {
         let text = describe_in(&parse_error("y at Line: 1, Column: 300"), &statement, Position::START);
         let caret = text.lines().last().unwrap();
         assert_eq!(caret.len(), 2 + 50 + 1);
-    }
-
-    #[test]
-    fn a_failure_stays_one_whatever_follows() {
-        assert_eq!(Outcome::Failed.and(Outcome::Succeeded), Outcome::Failed);
-        assert_eq!(Outcome::Failed.and(Outcome::Cancelled), Outcome::Cancelled);
-        assert_eq!(Outcome::Succeeded.and(Outcome::Quit), Outcome::Quit);
     }
 }

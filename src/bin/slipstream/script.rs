@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::args::{Args, is_stdin};
 use crate::command;
-use crate::report::{self, Failure, Outcome};
+use crate::outcome::{End, Outcome};
+use crate::report::{self, Failure};
 use crate::session::Shell;
 use crate::split::{Kind, Piece, Script};
 use crate::statement;
@@ -69,9 +70,9 @@ pub(crate) async fn run_startup_files(shell: &mut Shell, args: &Args) -> Outcome
         Some(path) if args.reads_statements_from_stdin() && Path::new(path).is_file() => {
             // It is the user's habit, not part of this script: what fails in it is said, and does not count.
             let outcome = run_file(shell, path).await;
-            if outcome == Outcome::Failed { Outcome::Succeeded } else { outcome }
+            outcome.forgiven()
         }
-        _ => Outcome::Succeeded,
+        _ => Outcome::SUCCEEDED,
     }
 }
 
@@ -79,12 +80,12 @@ pub(crate) async fn run_startup_files(shell: &mut Shell, args: &Args) -> Outcome
 pub(crate) async fn run_arguments(shell: &mut Shell, args: &Args) -> Outcome {
     let mut outcome = run_files(shell, &args.file).await;
     for text in &args.command {
-        if outcome.ends_the_session() {
+        if outcome.end().is_some() {
             break;
         }
         let next = run_all(shell, Script::whole(text), Source::Argument).await;
         outcome = outcome.and(next);
-        if next == Outcome::Failed {
+        if next.has_failed() {
             break;
         }
     }
@@ -92,7 +93,7 @@ pub(crate) async fn run_arguments(shell: &mut Shell, args: &Args) -> Outcome {
 }
 
 async fn run_files(shell: &mut Shell, files: &[String]) -> Outcome {
-    let mut outcome = Outcome::Succeeded;
+    let mut outcome = Outcome::SUCCEEDED;
     for file in files {
         outcome = outcome.and(if is_stdin(file) {
             run_stdin(shell).await
@@ -100,7 +101,7 @@ async fn run_files(shell: &mut Shell, files: &[String]) -> Outcome {
             let path = shell.started_in.join(file);
             run_file_at(shell, &path, file).await
         });
-        if outcome.ends_the_session() {
+        if outcome.end().is_some() {
             break;
         }
     }
@@ -115,20 +116,19 @@ pub(crate) async fn run_file(shell: &mut Shell, file: &str) -> Outcome {
 async fn run_file_at(shell: &mut Shell, path: &Path, name: &str) -> Outcome {
     if shell.include_depth >= INCLUDE_DEPTH_LIMIT {
         report::error(&format!("{name} is not run: {INCLUDE_DEPTH_LIMIT} files include one another already"));
-        return Outcome::Failed;
+        return Outcome::FAILED;
     }
     let text = match read(path) {
         Ok(text) => text,
         Err(reason) => {
             report::error(&format!("{name} cannot be read: {reason}"));
-            return Outcome::Failed;
+            return Outcome::FAILED;
         }
     };
     shell.include_depth += 1;
     let outcome = Box::pin(run_all(shell, Script::whole(&text), Source::File(name))).await;
     shell.include_depth -= 1;
-    // `\q` leaves the file that says it.
-    if outcome == Outcome::Quit { Outcome::Succeeded } else { outcome }
+    outcome.of_file()
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -144,19 +144,19 @@ fn read(path: &Path) -> Result<String, String> {
 pub(crate) async fn run_stdin(shell: &mut Shell) -> Outcome {
     let mut lines = read_stdin();
     let mut script = Script::new();
-    let mut outcome = Outcome::Succeeded;
+    let mut outcome = Outcome::SUCCEEDED;
     loop {
         match shell.interrupt.or(lines.recv()).await {
             Some(Some(Ok(line))) => script.push(&line),
             Some(Some(Err(error))) => {
                 report::error(&format!("stdin cannot be read: {error}"));
-                return Outcome::Failed;
+                return Outcome::FAILED;
             }
             Some(None) => break,
-            None => return Outcome::Cancelled,
+            None => return Outcome::ended(End::Cancelled),
         }
         outcome = outcome.and(run_ready(shell, &mut script, Source::Stdin).await);
-        if outcome.ends_the_session() {
+        if outcome.end().is_some() {
             return outcome;
         }
     }
@@ -197,11 +197,11 @@ async fn run_all(shell: &mut Shell, mut script: Script, source: Source<'_>) -> O
 
 /// Runs what of the script has arrived.
 async fn run_ready(shell: &mut Shell, script: &mut Script, source: Source<'_>) -> Outcome {
-    let mut outcome = Outcome::Succeeded;
+    let mut outcome = Outcome::SUCCEEDED;
     while let Some(piece) = script.next(shell.dialect()) {
         let next = run_piece(shell, &piece, source).await;
         outcome = outcome.and(next);
-        if outcome.ends_the_session() || (next == Outcome::Failed && source.stops_at_an_error()) {
+        if outcome.end().is_some() || (next.has_failed() && source.stops_at_an_error()) {
             break;
         }
     }
@@ -211,23 +211,23 @@ async fn run_ready(shell: &mut Shell, script: &mut Script, source: Source<'_>) -
 async fn run_piece(shell: &mut Shell, piece: &Piece, source: Source<'_>) -> Outcome {
     let Piece { kind, text, start } = piece;
     let result = match kind {
-        Kind::Statement => statement::run(shell, text).await.map(|()| Outcome::Succeeded),
+        Kind::Statement => statement::run(shell, text).await.map(|()| Outcome::SUCCEEDED),
         Kind::Command => command::run(shell, text).await,
     };
     match result {
         Ok(outcome) => outcome,
         Err(Failure::Query(error)) => {
             source.announce(start.line, &report::describe_in(&error, text, *start));
-            Outcome::Failed
+            Outcome::FAILED
         }
         Err(Failure::Command(message)) => {
             source.announce(start.line, &message);
-            Outcome::Failed
+            Outcome::FAILED
         }
         Err(Failure::Cancelled) => {
             report::note("The query was cancelled.");
-            Outcome::Cancelled
+            Outcome::ended(End::Cancelled)
         }
-        Err(Failure::StdoutClosed) => Outcome::StdoutClosed,
+        Err(Failure::StdoutClosed) => Outcome::ended(End::StdoutClosed),
     }
 }
