@@ -8,5 +8,6 @@ mod configuration;
 mod front_door;
 mod layering;
 mod nested_loop_join;
+mod slt;
 mod support;
 mod visible;
