@@ -36,6 +36,7 @@
 // Reading order: the road, then the ground.
 mod session;
 
+mod hint;
 mod insight;
 mod physical;
 

@@ -12,7 +12,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A whole number from 0 to `max`.
+/// A whole number from 0 to `max`. Numbers are written as Rust writes them: no signs, units or separators.
 pub(super) fn count(text: &str, max: usize) -> Result<usize, String> {
     let number: usize = text.trim().parse().map_err(|_| "not a whole number".to_owned())?;
     if number > max { Err("above the maximum".to_owned()) } else { Ok(number) }

@@ -26,6 +26,7 @@ pub struct QueryLog {
     state: Mutex<State>,
 }
 
+/// Ended queries are shared with readers by `Arc`: reading the log copies pointers, not texts.
 #[derive(Default)]
 struct State {
     running: BTreeMap<u64, Weak<dyn Live>>,
@@ -52,14 +53,17 @@ impl QueryLog {
         records
     }
 
+    /// The number of the next query.
     pub(super) fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// A query is planned and will be shown until it ends.
     pub(super) fn started(&self, id: u64, query: Weak<dyn Live>) {
         self.state.lock().running.insert(id, query);
     }
 
+    /// A query ended; the oldest entries beyond `max_entries` are dropped.
     pub(super) fn ended(&self, record: QueryRecord, max_entries: usize) {
         let mut state = self.state.lock();
         state.running.remove(&record.id);

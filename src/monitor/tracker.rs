@@ -38,6 +38,7 @@ struct Facts {
 }
 
 impl Facts {
+    /// A record with what is known before anything is executed.
     fn record(&self, status: QueryStatus, plan: Duration) -> QueryRecord {
         QueryRecord {
             id: self.id,
@@ -125,8 +126,20 @@ impl Drop for ReceivedQuery {
     }
 }
 
-/// A query that has a physical plan. It is recorded once: at its last row, its first error, or when the last
-/// stream or the plan itself is dropped.
+/// A query that has a physical plan.
+///
+/// It is recorded once, by whichever of these comes first:
+///
+/// | event | status |
+/// |---|---|
+/// | the last partition came to its end | finished |
+/// | a partition failed | failed |
+/// | the last open stream was dropped before its end | cancelled |
+/// | the plan was dropped, executed in part | cancelled |
+/// | the plan was dropped, never executed | planned |
+///
+/// The partitions of a query may be executed by different tasks, one after the other, or not at all, so its state
+/// is behind one lock. It is taken once a partition and never for a batch: rows are counted by an atomic.
 #[derive(Debug)]
 pub(crate) struct RunningQuery {
     facts: Facts,
@@ -136,6 +149,7 @@ pub(crate) struct RunningQuery {
     run: Mutex<Run>,
 }
 
+/// What the partitions of one execution have done so far.
 #[derive(Debug, Default)]
 struct Run {
     executed_since: Option<Instant>,
@@ -219,6 +233,7 @@ impl RunningQuery {
         query
     }
 
+    /// Writes the record, the first time it is called.
     fn record(&self, run: &mut Run, status: QueryStatus, error: Option<&DataFusionError>) {
         if !std::mem::replace(&mut run.recorded, true) {
             let mut record = self.current(run, status);
@@ -255,6 +270,7 @@ impl Drop for RunningQuery {
     }
 }
 
+/// What the operators of `plan` wrote to spill files, by their own metrics.
 fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
     let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0) as u64;
     own + plan.children().into_iter().map(|child| spilled_bytes(child.as_ref())).sum::<u64>()

@@ -20,6 +20,9 @@ use crate::memory::QueryPool;
 use crate::monitor::RunningQuery;
 
 /// Wraps the root of a plan so that `query` learns what happens to it.
+///
+/// The nodes below run in a context of their own, whose memory pool is a [`QueryPool`]: what they reserve is
+/// counted for this query, by the session's pool and under its limit.
 pub(crate) fn monitored(plan: Arc<dyn ExecutionPlan>, query: Arc<RunningQuery>) -> Arc<dyn ExecutionPlan> {
     Passthrough::around(plan, Monitored { execution: Mutex::new(Execution::new(query)) })
 }
@@ -98,6 +101,9 @@ impl Wrap for Monitored {
     }
 }
 
+/// One partition's rows on their way to the caller.
+///
+/// It holds back nothing and copies nothing: a batch costs one atomic addition.
 struct MonitoredStream {
     stream: SendableRecordBatchStream,
     plan: Arc<dyn ExecutionPlan>,

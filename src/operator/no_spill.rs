@@ -13,7 +13,8 @@ use futures::TryStreamExt;
 use super::context::derived;
 use super::passthrough::{Passthrough, Wrap};
 
-/// Runs `plan` without temporary files; when it then lacks memory, `advice` is added to the error.
+/// Runs `plan` without temporary files; when its memory consumer, named `consumer…`, then lacks memory, `advice` is
+/// added to the error.
 ///
 /// Its inputs must be wrapped by [`outer_context`] before it is built, so that they keep theirs:
 ///
@@ -22,8 +23,12 @@ use super::passthrough::{Passthrough, Wrap};
 ///     ├─ outer_context(left)             as above the join
 ///     └─ outer_context(right)
 /// ```
-pub(crate) fn no_spill(plan: Arc<dyn ExecutionPlan>, advice: &'static str) -> Arc<dyn ExecutionPlan> {
-    Passthrough::around(plan, NoSpill { advice })
+pub(crate) fn no_spill(
+    plan: Arc<dyn ExecutionPlan>,
+    consumer: &'static str,
+    advice: &'static str,
+) -> Arc<dyn ExecutionPlan> {
+    Passthrough::around(plan, NoSpill { consumer, advice })
 }
 
 /// Runs `plan`, an input of a [`no_spill`] node, in the context that the node itself was given.
@@ -34,8 +39,10 @@ pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPl
 /// The context around a [`NoSpill`] node, carried to its inputs.
 struct OuterContext(Arc<TaskContext>);
 
+/// Derives a context without temporary files. Where there are none anyway, nothing is changed.
 #[derive(Debug)]
 struct NoSpill {
+    consumer: &'static str,
     advice: &'static str,
 }
 
@@ -55,16 +62,20 @@ impl Wrap for NoSpill {
         let outer = Arc::new(OuterContext(Arc::clone(&context)));
         let config = context.session_config().clone().with_extension(outer);
         let stream = inner.execute(partition, derived(&context, config, Arc::new(runtime)))?;
-        let advice = self.advice;
+        let Self { consumer, advice } = **self;
         let stream_schema = stream.schema();
         let advised = stream.map_err(move |error| match error.find_root() {
-            DataFusionError::ResourcesExhausted(_) => error.context(advice),
+            // Inputs run out of memory too, and raise errors of their own through here.
+            DataFusionError::ResourcesExhausted(message) if message.contains(consumer) => {
+                error.context(advice)
+            }
             _ => error,
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(stream_schema, advised)))
     }
 }
 
+/// Puts the context back that the nearest [`NoSpill`] above took away.
 #[derive(Debug)]
 struct Outer;
 

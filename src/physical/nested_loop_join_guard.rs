@@ -21,6 +21,9 @@ use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 use crate::operator::{no_spill, outer_context, rerunnable};
 
+/// How the join's memory consumers are named.
+const CONSUMER: &str = "NestedLoopJoin";
+
 /// What a user reads when a guarded join lacks memory.
 const ADVICE: &str = "a nested-loop join needs more memory for its build side, and must not spill here: DataFusion \
     55.2 would return wrong rows (apache/datafusion issues 22641, 24676, 24745). Raise the memory limit, or make \
@@ -114,7 +117,7 @@ fn detail(barred: &[String], spilling: usize) -> String {
 
 fn barred_join(join: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let inputs = join.children().into_iter().map(|input| outer_context(Arc::clone(input))).collect();
-    Ok(no_spill(with_children(join, inputs)?, ADVICE))
+    Ok(no_spill(with_children(join, inputs)?, CONSUMER, ADVICE))
 }
 
 /// The same join over wrapped inputs. Their properties are those of the inputs they wrap.

@@ -12,6 +12,10 @@ use crate::config::SlipstreamOptions;
 use crate::physical::{PhysicalRule, Rewrite};
 use crate::scope::{QueryScope, RuleReport};
 
+/// A [`PhysicalRule`] as DataFusion's optimizer sees it.
+///
+/// With the layer switched off it returns the plan untouched and says nothing; with the rule switched off it
+/// reports a refusal, so that EXPLAIN tells why a rule is not to be seen.
 #[derive(Debug)]
 pub(super) struct LayerRule {
     rule: Arc<dyn PhysicalRule>,

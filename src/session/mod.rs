@@ -1,5 +1,6 @@
 //! The front door: installs the layer, and takes one statement from text to stream.
 
+mod hints;
 mod install;
 mod layer_rule;
 mod planner;
@@ -8,6 +9,7 @@ mod rule_order;
 mod scoped_session;
 mod slipstream;
 mod statement;
+mod text;
 
 pub use install::SlipstreamBuilderExt;
 pub use query::{QueryStream, SlipstreamContextExt};

@@ -25,6 +25,7 @@ use crate::scope::QueryScope;
 pub(super) struct BasePlanner(pub(super) Option<Arc<dyn QueryPlanner + Send + Sync>>);
 
 impl BasePlanner {
+    /// Plans with DataFusion's default planner where the session's owner set none.
     pub(super) async fn plan(
         &self,
         plan: &LogicalPlan,
@@ -56,7 +57,12 @@ impl SlipstreamPlanner {
 
     /// The layer's planner in `state`, where the layer is installed and switched on.
     pub(super) fn active(state: &SessionState) -> Option<(&Self, &SlipstreamOptions)> {
-        let options = SlipstreamOptions::active(state.config_options())?;
+        Self::of(state).filter(|(_, options)| options.enabled)
+    }
+
+    /// The layer's planner in `state`, where the layer is installed.
+    pub(super) fn of(state: &SessionState) -> Option<(&Self, &SlipstreamOptions)> {
+        let options = state.config_options().extensions.get::<SlipstreamOptions>()?;
         let planner: &dyn Any = state.query_planner().as_ref();
         Some((planner.downcast_ref()?, options))
     }

@@ -30,14 +30,15 @@ pub(super) struct ScopedSession<'a> {
     inner: &'a dyn Session,
     planner: &'a BasePlanner,
     config: SessionConfig,
-    table_options: TableOptions,
+    /// Set when somebody changes them; a copy for each query would be thrown away.
+    table_options: Option<TableOptions>,
 }
 
 impl<'a> ScopedSession<'a> {
     pub(super) fn new(inner: &'a dyn Session, planner: &'a BasePlanner, scope: QueryScope) -> Self {
         let mut config = inner.config().clone();
         config.options_mut().extensions.insert(scope);
-        Self { inner, planner, config, table_options: inner.table_options().clone() }
+        Self { inner, planner, config, table_options: None }
     }
 }
 
@@ -118,15 +119,15 @@ impl Session for ScopedSession<'_> {
     }
 
     fn table_options(&self) -> &TableOptions {
-        &self.table_options
+        self.table_options.as_ref().unwrap_or_else(|| self.inner.table_options())
     }
 
     fn default_table_options(&self) -> TableOptions {
-        self.inner.default_table_options()
+        self.table_options().combine_with_session_config(self.config_options())
     }
 
     fn table_options_mut(&mut self) -> &mut TableOptions {
-        &mut self.table_options
+        self.table_options.get_or_insert_with(|| self.inner.table_options().clone())
     }
 
     fn task_ctx(&self) -> Arc<TaskContext> {

@@ -12,11 +12,13 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, dialect_from_str};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
+use super::hints::{apply_hints, without_hints};
 use super::planner::SlipstreamPlanner;
 use super::query::QueryStream;
+use super::text::statement_texts;
 use crate::config::SlipstreamOptions;
+use crate::hint::hints_in;
 use crate::monitor::ReceivedQuery;
 use crate::scope::QueryScope;
 
@@ -83,62 +85,60 @@ fn parse_statements(state: &SessionState, sql: &str) -> Result<Vec<Statement>> {
     Ok(parser.parse_statements()?.into())
 }
 
-/// The text of each statement in `sql`: what stands between semicolons, as the tokenizer sees them.
-fn statement_texts<'a>(sql: &'a str, dialect: &dyn SqlDialect) -> Vec<&'a str> {
-    let Ok(tokens) = Tokenizer::new(dialect, sql).tokenize_with_location() else {
-        return Vec::new();
-    };
-    let offsets = line_offsets(sql);
-    let offset = |at: Location| offset(sql, &offsets, at);
-    let mut texts = Vec::new();
-    let mut begin = None;
-    let mut end = 0;
-    for token in &tokens {
-        match token.token {
-            Token::SemiColon => texts.extend(begin.take().map(|begin| &sql[begin..end])),
-            Token::Whitespace(_) | Token::EOF => {}
-            _ => {
-                begin.get_or_insert_with(|| offset(token.span.start));
-                end = offset(token.span.end);
-            }
-        }
-    }
-    texts.extend(begin.map(|begin| &sql[begin..end]));
-    texts
-}
-
-/// The byte at which each line begins.
-fn line_offsets(sql: &str) -> Vec<usize> {
-    std::iter::once(0).chain(sql.match_indices('\n').map(|(at, _)| at + 1)).collect()
-}
-
-/// The byte of a tokenizer's location, which counts lines and characters from 1.
-fn offset(sql: &str, lines: &[usize], at: Location) -> usize {
-    let index = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
-    let begin = lines.get(index(at.line)).copied().unwrap_or(sql.len());
-    let line = &sql[begin..];
-    begin + line.char_indices().nth(index(at.column)).map_or(line.len(), |(at, _)| at)
-}
-
 /// One statement with its logical plan. Nothing has acted yet.
 pub struct PlannedQuery {
     context: SessionContext,
+    /// The session as this query sees it: changed by its hints, and by nothing that happens to the session later.
     state: SessionState,
     plan: LogicalPlan,
+    layer: Option<Layer>,
+}
+
+/// What the layer keeps of a query until its stream begins. Absent where the layer is not installed, or off.
+struct Layer {
+    options: SlipstreamOptions,
     scope: QueryScope,
     received: Option<ReceivedQuery>,
 }
 
+impl Layer {
+    /// Opens a query's scope and applies its hints to its own copy of the session's state.
+    fn open(state: &mut SessionState, query: &mut ParsedQuery) -> Result<Option<Self>> {
+        if SlipstreamPlanner::active(state).is_none() {
+            return Ok(None);
+        }
+        let scope = QueryScope::with_text(&query.text);
+        let hints = hints_in(&query.text, dialect(state)?.as_ref());
+        if !hints.is_empty() {
+            apply_hints(state, &hints, &scope);
+            without_hints(&mut query.statement);
+        }
+        let Some((planner, options)) = SlipstreamPlanner::of(state) else {
+            return Ok(None);
+        };
+        let received = options
+            .query_log_enabled
+            .then(|| planner.slipstream().received(options, &scope, &query.text, Some(query.parse)));
+        Ok(Some(Self { options: options.clone(), scope, received }))
+    }
+
+    /// Passes a result on; an error also ends the query's record.
+    fn recorded<T>(layer: &mut Option<Self>, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if let Some(received) = layer.as_mut().and_then(|layer| layer.received.take()) {
+                received.failed(error);
+            }
+        })
+    }
+}
+
 impl PlannedQuery {
-    pub(super) async fn plan(context: &SessionContext, query: ParsedQuery) -> Result<Self> {
-        let state = context.state();
-        let ParsedQuery { statement, text, parse } = query;
-        let scope = QueryScope::with_text(&text);
-        let received = SlipstreamPlanner::active(&state)
-            .filter(|(_, options)| options.query_log_enabled)
-            .map(|(planner, options)| planner.slipstream().received(options, &scope, &text, Some(parse)));
-        let (plan, received) = recorded(received, state.statement_to_plan(statement).await)?;
-        Ok(Self { context: context.clone(), state, plan, scope, received })
+    pub(super) async fn plan(context: &SessionContext, mut query: ParsedQuery) -> Result<Self> {
+        let mut state = context.state();
+        let mut layer = Layer::open(&mut state, &mut query)?;
+        let plan = state.statement_to_plan(query.statement).await;
+        let plan = Layer::recorded(&mut layer, plan)?;
+        Ok(Self { context: context.clone(), state, plan, layer })
     }
 
     /// The logical plan, before DataFusion's optimizer.
@@ -156,22 +156,23 @@ impl PlannedQuery {
     /// # Errors
     /// Whatever DDL, optimization and physical planning fail with; errors of execution come from the stream.
     pub async fn execute(self) -> Result<QueryStream> {
-        let Self { context, mut state, mut plan, scope, mut received } = self;
+        let Self { context, mut state, mut plan, mut layer } = self;
         if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) {
-            let acted = act(&context, &state, &scope, plan).await;
-            ((state, plan), received) = recorded(received, acted)?;
+            let acted = act(&context, &state, &layer, plan).await;
+            (state, plan) = Layer::recorded(&mut layer, acted)?;
             if is_done(&plan)
-                && let Some(received) = received.take()
+                && let Some(received) = layer.as_mut().and_then(|layer| layer.received.take())
             {
                 received.finished();
             }
         }
-        let physical = match SlipstreamPlanner::active(&state) {
-            Some((planner, options)) => {
-                let (optimized, received) = recorded(received, state.optimize(&plan))?;
-                planner.plan(&optimized, &state, options, scope, received).await?
+        let optimized = state.optimize(&plan);
+        let optimized = Layer::recorded(&mut layer, optimized)?;
+        let physical = match (SlipstreamPlanner::of(&state), layer) {
+            (Some((planner, _)), Some(Layer { options, scope, received })) => {
+                planner.plan(&optimized, &state, &options, scope, received).await?
             }
-            None => state.create_physical_plan(&plan).await?,
+            _ => state.query_planner().create_physical_plan(&optimized, &state).await?,
         };
         let rows = execute_stream(Arc::clone(&physical), state.task_ctx())?;
         Ok(QueryStream::new(rows, physical))
@@ -180,23 +181,7 @@ impl PlannedQuery {
 
 impl fmt::Debug for PlannedQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlannedQuery")
-            .field("scope", &self.scope)
-            .field("plan", &self.plan)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Passes a result on; an error also ends the query's record.
-fn recorded<T>(received: Option<ReceivedQuery>, result: Result<T>) -> Result<(T, Option<ReceivedQuery>)> {
-    match result {
-        Ok(value) => Ok((value, received)),
-        Err(error) => {
-            if let Some(received) = received {
-                received.failed(&error);
-            }
-            Err(error)
-        }
+        f.debug_struct("PlannedQuery").field("plan", &self.plan).finish_non_exhaustive()
     }
 }
 
@@ -204,7 +189,7 @@ fn recorded<T>(received: Option<ReceivedQuery>, result: Result<T>) -> Result<(T,
 async fn act(
     context: &SessionContext,
     state: &SessionState,
-    scope: &QueryScope,
+    layer: &Option<Layer>,
     plan: LogicalPlan,
 ) -> Result<(SessionState, LogicalPlan)> {
     // DataFusion's RESET knows its own settings alone.
@@ -221,9 +206,9 @@ async fn act(
     }
     // CREATE TABLE AS runs a query of its own, which is part of this one: not to be recorded as another. It
     // changes catalogs, which are shared, and nothing in the session's state.
-    if matches!(plan, LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_))) {
+    if let (Some(layer), LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_))) = (layer, &plan) {
         let mut state = state.clone();
-        state.config_mut().options_mut().extensions.insert(scope.clone());
+        state.config_mut().options_mut().extensions.insert(layer.scope.clone());
         let inside = SessionContext::new_with_state(state);
         return Ok(Box::pin(inside.execute_logical_plan(plan)).await?.into_parts());
     }

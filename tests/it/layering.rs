@@ -12,6 +12,7 @@ const ROWS: &[(&str, u8)] = &[
     ("memory", 1),
     ("monitor", 1),
     ("operator", 2),
+    ("hint", 3),
     ("insight", 3),
     ("physical", 3),
     ("session", 4),

@@ -6,8 +6,11 @@ mod bad_input;
 mod cancel;
 mod configuration;
 mod front_door;
+mod hints;
 mod layering;
 mod nested_loop_join;
+#[cfg(feature = "cli")]
+mod shell;
 mod slt;
 mod support;
 mod visible;

@@ -12,7 +12,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{config, limited_runtime, picture, sorted_rows, sql, with_layer};
+use crate::support::{config, limited_runtime, picture, single, sorted_rows, sql, with_layer};
 
 /// Small batches and a build side of many of them, so that a small pool cuts it into chunks.
 const BATCH_ROWS: usize = 16;
@@ -99,6 +99,18 @@ async fn expected(join: &str) -> Vec<String> {
     sorted_rows(&sql(&ctx, join).await.unwrap())
 }
 
+/// Thousands of rows: a failure shows the first that differs, not all of them.
+#[track_caller]
+fn assert_same(rows: &[String], expected: &[String], at: &str) {
+    let differs = rows.iter().zip(expected).find(|(row, expected)| row != expected);
+    assert!(
+        rows == expected,
+        "{at}: {} rows where {} were expected, first (got, expected): {differs:?}",
+        rows.len(),
+        expected.len()
+    );
+}
+
 /// The rows, or `None` where the join ran out of memory.
 fn rows_or_exhausted(result: Result<Vec<RecordBatch>>) -> Option<Vec<String>> {
     match result {
@@ -139,16 +151,17 @@ async fn the_layer_returns_right_rows_or_a_clear_error_at_every_limit() {
                 if let Err(error) = &result {
                     let text = error.to_string();
                     assert!(pool_bytes < 10_000_000, "{join}: {text}");
-                    assert!(text.contains("Raise the memory limit"), "{join} at {pool_bytes}: {text}");
+                    let ours = text.contains("NestedLoopJoin");
+                    assert!(
+                        !ours || text.contains("Raise the memory limit"),
+                        "{join} at {pool_bytes}: {text}"
+                    );
                     assert!(text.contains("Resources exhausted"), "{join} at {pool_bytes}: {text}");
                 }
                 match rows_or_exhausted(result) {
                     Some(rows) => {
-                        assert_eq!(
-                            rows,
-                            expected(join).await,
-                            "{join} at {pool_bytes}, {target_partitions} partitions"
-                        );
+                        let at = format!("{join} at {pool_bytes}, {target_partitions} partitions");
+                        assert_same(&rows, &expected(join).await, &at);
                         right += 1;
                     }
                     None => refused += 1,
@@ -169,7 +182,7 @@ async fn an_inner_join_spills_and_finishes_where_its_build_side_is_a_drained_sca
         let plain_rows = sql(&plain, join).await.map(|batches| sorted_rows(&batches));
         let (ctx, slipstream) = with_layer(plain);
         let rows = sorted_rows(&sql(&ctx, join).await.unwrap());
-        assert_eq!(rows, expected(join).await, "{target_partitions} partitions");
+        assert_same(&rows, &expected(join).await, &format!("{target_partitions} partitions"));
         let record = slipstream.query_log().queries().pop().unwrap();
         assert!(record.spilled_bytes > 0, "the test must reach the spilling path");
         assert!(
@@ -194,4 +207,21 @@ async fn the_guard_is_reported_and_can_be_switched_off() {
     sql(&ctx, "SET slipstream.nested_loop_join_guard.enabled = false").await.unwrap();
     let text = picture(&sql(&ctx, &explain).await.unwrap());
     assert!(text.contains("refused: switched off by slipstream.nested_loop_join_guard.enabled"), "{text}");
+}
+
+#[tokio::test]
+async fn the_inputs_of_a_join_that_must_not_spill_still_may() {
+    let spill = TempDir::new().unwrap();
+    let (ctx, slipstream) = with_layer(limited(1, 3 << 20, spill.path()));
+    sql(&ctx, "SET datafusion.execution.batch_size = 1024").await.unwrap();
+    let join = "SELECT count(*) FROM (VALUES (1), (2)) l RIGHT JOIN \
+                (SELECT DISTINCT repeat('x', 40) || i AS s FROM generate_series(1, 60000) AS g(i)) r \
+                ON l.column1 > length(r.s)";
+    assert_eq!(single(&sql(&ctx, join).await.unwrap()), "60000");
+    let record = slipstream.query_log().queries().pop().unwrap();
+    assert!(
+        record.rules.iter().any(|report| report.to_string().contains("must not spill: Right")),
+        "{record:?}"
+    );
+    assert!(record.spilled_bytes > 0, "the aggregate below the join must spill: {record:?}");
 }

@@ -58,9 +58,7 @@ async fn a_query_leaves_a_record_with_its_text_rows_and_rules() {
     let refused = "[nested_loop_join_guard: the plan has no nested-loop join]";
     assert_eq!(
         single(&query(&ctx, table).await.unwrap()),
-        format!(
-            "2 | finished | 1 | true |  | [] | {refused}"
-        )
+        format!("2 | finished | 1 | true |  | [] | {refused}")
     );
 }
 

@@ -19,8 +19,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Write the tables as Parquet files
     Generate(crate::generate::Args),
+    /// Run the queries on both engines, compare rows, times and memory
+    Run(crate::run::Args),
+    /// Compare the answers of both engines with published ones or DuckDB's
+    Verify(crate::verify::Args),
     /// Print one of the 22 queries
     Query(crate::queries::Args),
+    /// One engine and one query in a process of its own; started by `run`
+    #[command(hide = true)]
+    Worker(crate::run::worker::Args),
     /// Run DataFusion's own sqllogictest corpus on both engines and compare every record
     Corpus(crate::corpus::Args),
     /// One engine of `corpus`, in a process of its own
@@ -33,9 +40,24 @@ impl Command {
     pub(crate) async fn run(self) -> Result<ExitCode> {
         match self {
             Self::Generate(args) => crate::generate::run(args).await,
+            Self::Run(args) => crate::run::run(args).await,
+            Self::Verify(args) => crate::verify::run(args).await,
+            Self::Worker(args) => crate::run::worker::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
-            Self::Corpus(args) => crate::corpus::run(&args),
-            Self::CorpusWorker(args) => crate::corpus::run_worker(args),
+            Self::Corpus(args) => crate::corpus::run(args).await,
+            Self::CorpusWorker(args) => crate::corpus::run_worker(args).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// What clap checks when a debug build parses: names that clash, defaults that do not parse.
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -1,5 +1,6 @@
 //! The two engines under comparison: plain DataFusion, and the same with Slipstream installed.
 
+use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use serde::{Deserialize, Serialize};
 
+use crate::error::message;
+use crate::sizes::parse_bytes;
 use crate::tables::Table;
 
 /// Who answers the queries.
@@ -36,7 +39,7 @@ impl Display for Engine {
 }
 
 /// What a run may set; the same for both engines, but for settings `slipstream.*`, which the plain one lacks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct EngineOptions {
     /// Degree of parallelism; without it DataFusion's default, the cores of the machine.
     pub(crate) target_partitions: Option<usize>,
@@ -48,13 +51,66 @@ pub(crate) struct EngineOptions {
     pub(crate) settings: Vec<(String, String)>,
 }
 
-/// Makes a context of the engine; its memory pool is always a [`PeakRecordingPool`].
+impl EngineOptions {
+    /// The command line that [`EngineArgs`] reads back as these options, but for the spill folder.
+    pub(crate) fn to_command_line(&self) -> Vec<OsString> {
+        let limit = self.memory_limit_bytes.map(|n| format!("--memory-limit={n}"));
+        let partitions = self.target_partitions.map(|n| format!("--target-partitions={n}"));
+        let settings = self.settings.iter().map(|(key, value)| format!("--set={key}={value}"));
+        limit.into_iter().chain(partitions).chain(settings).map(OsString::from).collect()
+    }
+}
+
+/// The options of an engine on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// Memory that operators may reserve before they spill to disk, such as 128MB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_limit: Option<usize>,
+    /// Degree of parallelism [default: the number of cores]
+    #[arg(long, value_name = "P", value_parser = parse_partitions)]
+    target_partitions: Option<usize>,
+    /// A setting; `slipstream.*` only goes to the engine with the layer (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+}
+
+impl EngineArgs {
+    /// What the command line says.
+    pub(crate) fn into_options(self) -> EngineOptions {
+        EngineOptions {
+            target_partitions: self.target_partitions,
+            memory_limit_bytes: self.memory_limit,
+            spill_dir: None,
+            settings: self.settings,
+        }
+    }
+}
+
+/// Parses a positive number of partitions.
+fn parse_partitions(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+/// Parses `key=value`.
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
+    let key = key.trim();
+    if !key.starts_with("datafusion.") && !key.starts_with("slipstream.") {
+        return Err(format!("\"{key}\" is neither a setting datafusion.* nor slipstream.*"));
+    }
+    Ok((key.to_owned(), value.trim().to_owned()))
+}
+
+/// Makes a context of the engine; its memory pool records its peak, see [`peak_pool_bytes`].
 pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<SessionContext> {
-    let mut config = SessionConfig::new();
+    let pool = Arc::new(PeakRecordingPool::new(memory_pool(options)));
+    // An extension, since what is installed later may wrap the runtime's pool: then it is not found there.
+    let mut config = SessionConfig::new().with_extension(Arc::clone(&pool));
     if let Some(partitions) = options.target_partitions {
         config = config.with_target_partitions(partitions);
     }
-    let ctx = SessionContext::new_with_config_rt(config, runtime(options)?);
+    let ctx = SessionContext::new_with_config_rt(config, runtime(pool, options)?);
     if engine == Engine::Slipstream {
         ctx.install_slipstream(Slipstream::default())?;
     }
@@ -66,13 +122,17 @@ pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<Session
     Ok(ctx)
 }
 
-/// Memory and disk of one context: a fair pool that makes operators spill when there is a limit.
-fn runtime(options: &EngineOptions) -> Result<Arc<RuntimeEnv>> {
-    let pool: Arc<dyn MemoryPool> = match options.memory_limit_bytes {
+/// A fair pool that makes operators spill when there is a limit, else one that only counts.
+fn memory_pool(options: &EngineOptions) -> Arc<dyn MemoryPool> {
+    match options.memory_limit_bytes {
         Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
         None => Arc::new(UnboundedMemoryPool::default()),
-    };
-    let builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(PeakRecordingPool::new(pool)));
+    }
+}
+
+/// Memory and disk of one context.
+fn runtime(pool: Arc<PeakRecordingPool>, options: &EngineOptions) -> Result<Arc<RuntimeEnv>> {
+    let builder = RuntimeEnvBuilder::new().with_memory_pool(pool);
     match &options.spill_dir {
         Some(dir) => builder.with_temp_file_path(dir).build_arc(),
         None => builder.build_arc(),
@@ -87,13 +147,14 @@ fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
         .config_mut()
         .options_mut()
         .set(key, value)
-        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", e.strip_backtrace())))
+        .map_err(|e| DataFusionError::Configuration(format!("--set {key}={value}: {}", message(&e))))
 }
 
 /// The most bytes that operators of this context ever had reserved at once.
-pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> usize {
-    let env = ctx.runtime_env();
-    PeakRecordingPool::from_pool(env.memory_pool.as_ref()).map_or(0, PeakRecordingPool::max_reserved)
+pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> Result<usize> {
+    let pool = ctx.state_ref().read().config().get_extension::<PeakRecordingPool>();
+    let pool = pool.ok_or_else(|| DataFusionError::Internal("the pool's recorder was removed".to_owned()))?;
+    Ok(pool.max_reserved())
 }
 
 /// Registers the eight tables from `dir`.
@@ -130,5 +191,56 @@ pub(crate) async fn start(engine: Engine, ctx: &SessionContext, sql: &str) -> Re
             let plan = Arc::clone(stream.physical_plan());
             Ok(Running { stream: Box::pin(stream), plan })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: EngineArgs,
+    }
+
+    fn parse(line: impl IntoIterator<Item = OsString>) -> Result<EngineOptions, clap::Error> {
+        Line::try_parse_from(std::iter::once("x".into()).chain(line)).map(|l| l.args.into_options())
+    }
+
+    /// A worker gets the options of the harness.
+    #[test]
+    fn options_survive_the_command_line() {
+        let setting = ("datafusion.sql_parser.dialect".to_owned(), "a=b, c".to_owned());
+        let options = EngineOptions {
+            target_partitions: Some(3),
+            memory_limit_bytes: Some(1_000_001),
+            spill_dir: None,
+            settings: vec![setting.clone(), setting],
+        };
+        assert_eq!(parse(options.to_command_line()).unwrap(), options);
+        assert_eq!(parse([]).unwrap(), EngineOptions::default());
+        for bad in ["--set=x", "--set=foo.bar=1", "--target-partitions=0", "--memory-limit=12XB"] {
+            assert!(parse([bad.into()]).is_err(), "{bad}");
+        }
+    }
+
+    /// Settings reach the engine they are for; wrong ones are named.
+    #[test]
+    fn settings_are_applied() {
+        let with = |key: &str, value: &str| EngineOptions {
+            settings: vec![(key.to_owned(), value.to_owned())],
+            ..Default::default()
+        };
+        for engine in [Engine::Plain, Engine::Slipstream] {
+            let ctx = context(engine, &with("datafusion.execution.batch_size", "77")).unwrap();
+            assert_eq!(ctx.copied_config().batch_size(), 77);
+            let error = context(engine, &with("datafusion.no_such", "1")).err().unwrap().to_string();
+            assert!(error.contains("--set datafusion.no_such=1"), "{error}");
+        }
+        // The plain engine has no such setting, and does not see it.
+        context(Engine::Plain, &with("slipstream.no_such", "1")).unwrap();
+        assert!(context(Engine::Slipstream, &with("slipstream.no_such", "1")).is_err());
     }
 }

@@ -5,9 +5,13 @@ mod clock;
 mod compare;
 mod corpus;
 mod engine;
+mod error;
 mod generate;
 mod queries;
+mod run;
+mod sizes;
 mod tables;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -17,13 +21,26 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Exit code of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::Cli::parse().command.run().await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("Error: {}", error.strip_backtrace());
+    let command = cli::Cli::parse().command;
+    let result = tokio::select! {
+        result = command.run() => Some(result),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    match result {
+        Some(Ok(code)) => code,
+        Some(Err(error)) => {
+            eprintln!("Error: {}", error::message(&error));
             ExitCode::FAILURE
+        }
+        None => {
+            // The command is dropped: workers are ended, temporary files removed. Returning would wait for threads.
+            eprintln!("interrupted");
+            std::process::exit(INTERRUPTED)
         }
     }
 }

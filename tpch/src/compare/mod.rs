@@ -23,6 +23,7 @@ use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::record_batch::RecordBatchReader;
 use datafusion::error::{DataFusionError, Result};
 
+pub(crate) use chunk::floats_agree;
 use chunk::{Row, RowReader};
 pub(crate) use order::ResultOrder;
 
@@ -191,7 +192,7 @@ fn matched(expected: &[Row], actual: &[Row]) -> bool {
 }
 
 /// What a reader of batches yields.
-type BatchResult = Result<datafusion::arrow::array::RecordBatch, ArrowError>;
+pub(crate) type BatchResult = Result<datafusion::arrow::array::RecordBatch, ArrowError>;
 
 #[cfg(test)]
 mod tests;

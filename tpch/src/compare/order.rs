@@ -27,7 +27,7 @@ pub(crate) enum SortColumn {
 
 impl SortColumn {
     /// The column's place in a result.
-    pub(super) fn index(&self, schema: &Schema) -> Option<usize> {
+    fn index(&self, schema: &Schema) -> Option<usize> {
         match self {
             Self::Name(name) => schema.fields().iter().position(|f| f.name() == name),
             Self::Position(at) => (*at < schema.fields().len()).then_some(*at),
@@ -55,6 +55,11 @@ impl ResultOrder {
             },
             _ => Self::default(),
         })
+    }
+
+    /// The places of the sort keys in a result, up to the first one that it does not show.
+    pub(crate) fn columns(&self, schema: &Schema) -> Vec<usize> {
+        self.keys.iter().map_while(|key| key.index(schema)).collect()
     }
 
     /// Reads order and limit from the outermost query.

@@ -123,6 +123,22 @@ fn floats_within_the_tolerance_may_sort_differently() {
     assert_different(&check(&expected, &actual, "select a, b from t"), "expected");
 }
 
+/// In a group too large to be matched row by row, only sorting pairs the rows: bits of zero and NaN must not matter.
+#[test]
+fn one_zero_and_one_nan_sort_alike() {
+    let rows = |a: &dyn Fn(u32) -> f64| {
+        let a = Arc::new(Float64Array::from_iter_values((0..3_000).map(a))) as ArrayRef;
+        let b = Arc::new(Float64Array::from_iter_values((0..3_000).map(f64::from))) as ArrayRef;
+        RecordBatch::try_from_iter([("a", a), ("b", b)]).unwrap()
+    };
+    let sign = |i: u32| if i.is_multiple_of(3) { -1.0 } else { 1.0 };
+    let check =
+        |value: f64| check(&rows(&|_| value), &rows(&|i| value.copysign(sign(i))), "select a, b from t");
+    assert_eq!(check(0.0), Verdict::Same);
+    assert_eq!(check(f64::NAN), Verdict::Same);
+    assert_different(&check(1.0), "expected (1.0, 0.0)");
+}
+
 #[test]
 fn decimals_are_exact_and_types_are_compared() {
     let decimals = |v: i128, scale| {

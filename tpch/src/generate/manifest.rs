@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use datafusion::error::{DataFusionError, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::error::cannot_write;
 use crate::tables::Table;
 
 /// Name and version of the generator; other versions may draw other rows.
@@ -70,7 +71,7 @@ impl Manifest {
     /// Writes the manifest in one step: a reader sees the old one or the new one.
     pub(super) fn store(&self, dir: &Path) -> Result<()> {
         let path = Self::path(dir);
-        let failed = |e: std::io::Error| invalid(format!("cannot write {}: {e}", path.display()));
+        let failed = |e: std::io::Error| cannot_write(&path, &e);
         let text = serde_json::to_string_pretty(self).map_err(|e| failed(e.into()))?;
         let temporary = dir.join("manifest.json.tmp");
         let mut file = File::create(&temporary).map_err(failed)?;

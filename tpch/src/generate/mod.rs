@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use manifest::GENERATOR;
 use manifest::{Manifest, invalid};
 
+use crate::error::cannot_write;
 use crate::tables::Table;
 
 /// Arguments of `generate`.
@@ -134,9 +135,13 @@ async fn generate(dir: &Path, scale_factor: f64) -> Result<Manifest> {
         std::fs::rename(&temporary, table.path(dir))?;
         bar.suspend(|| {
             eprintln!(
-                "{table}: {} rows, {} row groups, {} in {:.1} s",
+                "{table}: {} rows in {}, {} in {:.1} s",
                 entry.rows,
-                entry.row_groups,
+                if entry.row_groups == 1 {
+                    "1 row group".to_owned()
+                } else {
+                    format!("{} row groups", entry.row_groups)
+                },
                 indicatif::HumanBytes(entry.bytes),
                 start.elapsed().as_secs_f64()
             );
@@ -151,7 +156,7 @@ async fn generate(dir: &Path, scale_factor: f64) -> Result<Manifest> {
 /// Keeps a second `generate` out of the folder until the returned file is dropped.
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(".generate.lock");
-    let file = File::create(&path).map_err(|e| invalid(format!("cannot write {}: {e}", path.display())))?;
+    let file = File::create(&path).map_err(|e| cannot_write(&path, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -172,11 +177,13 @@ fn refuse_foreign_files(dir: &Path) -> Result<()> {
     }
 }
 
+/// What the progress line shows.
+const PROGRESS: &str = "{bar:40} {pos}/{len} row groups, {msg}, {elapsed} (eta {eta})";
+
 /// A bar of row groups on standard error; it draws on a terminal only.
 fn progress_bar(row_groups: u64) -> ProgressBar {
-    let style = "{bar:40} {pos}/{len} row groups, {message}, {elapsed} (eta {eta})";
     // The template is constant, and checked by a test.
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(PROGRESS).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(row_groups).with_style(style)
 }
 
@@ -193,6 +200,16 @@ mod tests {
         }
         assert_eq!(default_dir(1.0), Path::new("tpch/data/sf1"));
         assert_eq!(default_dir(0.01), Path::new("tpch/data/sf0.01"));
+    }
+
+    /// A key that indicatif does not know is shown as nothing, without an error.
+    #[test]
+    fn progress_line_is_understood() {
+        ProgressStyle::with_template(PROGRESS).unwrap();
+        let keys = PROGRESS.split('{').skip(1).map(|key| key.split([':', '}']).next().unwrap());
+        for key in keys {
+            assert!(["bar", "pos", "len", "msg", "elapsed", "eta"].contains(&key), "{key}");
+        }
     }
 
     #[test]

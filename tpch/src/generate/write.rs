@@ -21,6 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::layout::{PartReader, open_part, row_groups};
 use super::manifest::TableEntry;
+use crate::error::cannot_write;
 use crate::tables::Table;
 
 /// Bytes gathered before they go to the file.
@@ -107,11 +108,6 @@ fn encode(
         }
     }
     writers.into_iter().map(|writer| Ok(writer.close()?)).collect()
-}
-
-/// Says which file could not be written, and why.
-fn cannot_write(path: &Path, error: &std::io::Error) -> DataFusionError {
-    DataFusionError::Execution(format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
