@@ -11,5 +11,6 @@ mod layering;
 mod nested_loop_join;
 #[cfg(feature = "cli")]
 mod shell;
+mod slt;
 mod support;
 mod visible;

@@ -44,8 +44,8 @@ impl Command {
             Self::Verify(args) => crate::verify::run(args).await,
             Self::Worker(args) => crate::run::worker::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
-            Self::Corpus(args) => crate::corpus::run(&args),
-            Self::CorpusWorker(args) => crate::corpus::run_worker(args),
+            Self::Corpus(args) => crate::corpus::run(args).await,
+            Self::CorpusWorker(args) => crate::corpus::run_worker(args).await,
         }
     }
 }

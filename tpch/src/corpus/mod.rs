@@ -21,11 +21,13 @@ mod exceptions;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use datafusion::common::exec_datafusion_err;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::utils::get_available_parallelism;
 use datafusion::error::Result;
 use serde::{Deserialize, Serialize};
@@ -101,7 +103,19 @@ pub(crate) struct Args {
 }
 
 /// Runs the comparison; fails when any record differs or an exception is stale.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    // Owned here, and not by the task: when the command is interrupted this is dropped, and the folder removed.
+    let scratch = tempfile::tempdir()?;
+    let trees = scratch.path().to_path_buf();
+    // Waiting for processes blocks, and Ctrl-C must still be heard.
+    SpawnedTask::spawn_blocking(move || compare_engines(&args, &trees))
+        .join()
+        .await
+        .map_err(|e| exec_datafusion_err!("the comparison did not end: {e}"))?
+}
+
+/// Runs the engines one after another, each in a folder of its own below `scratch`, and reports.
+fn compare_engines(args: &Args, scratch: &Path) -> Result<ExitCode> {
     let corpus = locate(args.corpus.as_deref(), args.data.as_deref())?;
     let files = files(&corpus, &args.filter)?;
     let exceptions = Exceptions::read()?;
@@ -115,11 +129,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         files.len(),
         corpus.data.as_ref().map_or_else(|| "none".to_owned(), |data| data.display().to_string())
     );
-    let scratch = tempfile::tempdir()?;
     let mut trees = 0..;
     let mut run_engine = |engine: &Engine, files: &[PathBuf]| -> Result<EngineRun> {
         // Numbers, and not names, keep all roots equally long: some outputs are as wide as their paths.
-        let root = scratch.path().join(format!("{:03}", trees.next().unwrap_or_default()));
+        let root = scratch.join(format!("{:03}", trees.next().unwrap_or_default()));
         let tree = Tree::create(root, &corpus)?;
         start(engine, &tree, &corpus, files, pace)?.finish()
     };

@@ -56,23 +56,24 @@ pub(crate) struct WorkerArgs {
 }
 
 /// Runs the files named on standard input.
-pub(crate) fn run_worker(args: WorkerArgs) -> Result<ExitCode> {
+pub(crate) async fn run_worker(args: WorkerArgs) -> Result<ExitCode> {
     // Panics of statements are outcomes, and reported as such; their default print would only repeat them.
     std::panic::set_hook(Box::new(|_| {}));
-    let files =
-        std::io::stdin().lock().lines().map(|line| Ok(PathBuf::from(line?))).collect::<Result<Vec<_>>>()?;
-    // A thread of its own: the caller may already be inside a runtime.
-    let worker = std::thread::spawn(move || {
+    // A runtime of its own for its stack, hence on a thread that is not the caller's runtime's.
+    let worker = SpawnedTask::spawn_blocking(move || {
+        let files = std::io::stdin()
+            .lock()
+            .lines()
+            .map(|line| Ok(PathBuf::from(line?)))
+            .collect::<Result<Vec<_>>>()?;
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_stack_size(STACK_BYTES)
             .build()?
             .block_on(run_files(Arc::new(args), files))
     });
-    match worker.join() {
-        Ok(result) => result.map(|()| ExitCode::SUCCESS),
-        Err(payload) => exec_err!("the worker panicked: {}", panic_text(&*payload)),
-    }
+    worker.join().await.map_err(|e| exec_datafusion_err!("the worker failed: {e}"))??;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_files(args: Arc<WorkerArgs>, files: Vec<PathBuf>) -> Result<()> {
