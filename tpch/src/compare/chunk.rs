@@ -20,9 +20,12 @@ const RELATIVE_TOLERANCE: f64 = 1e-9;
 /// Reads a result row by row.
 pub(super) struct RowReader<R> {
     batches: R,
-    exact: Encoder,
+    /// Encodes all columns.
+    all: Encoder,
+    /// Encodes the sort keys.
     key: Encoder,
     chunk: Option<Arc<Chunk>>,
+    /// The next row's place in the chunk.
     at: usize,
 }
 
@@ -32,9 +35,9 @@ impl<R: RecordBatchReader + Iterator<Item = BatchResult>> RowReader<R> {
         let schema = batches.schema();
         let all = (0..schema.fields().len()).collect();
         let keys = order.columns(&schema);
-        let exact = Encoder::try_new(&schema, all)?;
+        let all = Encoder::try_new(&schema, all)?;
         let key = Encoder::try_new(&schema, keys)?;
-        Ok(Self { batches, exact, key, chunk: None, at: 0 })
+        Ok(Self { batches, all, key, chunk: None, at: 0 })
     }
 
     /// The next row, which stays the next one.
@@ -46,7 +49,7 @@ impl<R: RecordBatchReader + Iterator<Item = BatchResult>> RowReader<R> {
             let Some(batch) = self.batches.next().transpose()? else {
                 return Ok(None);
             };
-            let chunk = Chunk { all: self.exact.encode(&batch)?, key: self.key.encode(&batch)?, batch };
+            let chunk = Chunk { all: self.all.encode(&batch)?, key: self.key.encode(&batch)?, batch };
             self.chunk = Some(Arc::new(chunk));
             self.at = 0;
         }
@@ -62,7 +65,9 @@ impl<R: RecordBatchReader + Iterator<Item = BatchResult>> RowReader<R> {
 
 /// Encodes some columns of each batch.
 struct Encoder {
+    /// Places of the columns that compare exactly.
     exact: Vec<usize>,
+    /// Places of the columns that compare within a tolerance.
     floats: Vec<usize>,
     converter: RowConverter,
 }
@@ -123,6 +128,7 @@ impl Encoded {
             })
     }
 
+    /// Orders the exact columns of two rows.
     fn cmp_exact(&self, a: usize, other: &Self, b: usize) -> Ordering {
         match (&self.exact, &other.exact) {
             (Some(x), Some(y)) => x.row(a).cmp(&y.row(b)),

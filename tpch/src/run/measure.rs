@@ -18,11 +18,17 @@ use crate::queries::Query;
 /// What all queries of a run have in common.
 #[derive(Debug)]
 pub(super) struct Measurement {
+    /// Who runs, the plain engine first.
     pub(super) engines: Vec<Engine>,
+    /// Timed runs on each engine.
     pub(super) iterations: usize,
+    /// How long one run may take.
     pub(super) timeout: Duration,
+    /// Folder of the tables.
     pub(super) data: PathBuf,
+    /// Folder for rows and spill files.
     pub(super) scratch: PathBuf,
+    /// Options of both engines.
     pub(super) options: EngineOptions,
 }
 
@@ -32,6 +38,7 @@ struct Side {
     /// Gone once the engine has failed.
     worker: Option<WorkerProcess>,
     report: EngineReport,
+    /// Where the rows of the last run are.
     rows: PathBuf,
 }
 

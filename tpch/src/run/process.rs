@@ -17,8 +17,11 @@ const MAX_STDERR_BYTES: usize = 4096;
 pub(super) struct WorkerProcess {
     child: Child,
     stdin: ChildStdin,
+    /// Lines of its standard output; the channel ends when the output does.
     replies: mpsc::Receiver<String>,
+    /// Collects the last words; taken once the worker has ended.
     stderr: Option<JoinHandle<Vec<u8>>>,
+    /// How long one reply may take.
     timeout: Duration,
 }
 

@@ -24,10 +24,13 @@ use crate::queries::{self, Query};
 /// Arguments of `worker`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Who answers
     #[arg(long)]
     engine: Engine,
+    /// Number of the query
     #[arg(long)]
     query: u8,
+    /// Folder of the tables
     #[arg(long)]
     data: PathBuf,
     /// Folder of the harness for rows and spill files
@@ -138,17 +141,22 @@ async fn run_query(engine: Engine, ctx: &SessionContext, sql: &str, rows: &Path)
 struct ResultFile<'a> {
     schema: SchemaRef,
     path: &'a Path,
+    /// Opened by the first flush: a query that fails leaves the rows of the run before.
     writer: Option<StreamWriter<BufWriter<File>>>,
+    /// Batches not yet written.
     kept: Vec<RecordBatch>,
     kept_bytes: usize,
+    /// Rows so far, written or not.
     rows: usize,
 }
 
 impl<'a> ResultFile<'a> {
+    /// A result without rows.
     fn new(schema: SchemaRef, path: &'a Path) -> Self {
         Self { schema, path, writer: None, kept: vec![], kept_bytes: 0, rows: 0 }
     }
 
+    /// Takes a batch; a small result is not written before the clock stops.
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows += batch.num_rows();
         self.kept_bytes += batch.get_array_memory_size();
@@ -156,6 +164,7 @@ impl<'a> ResultFile<'a> {
         if self.kept_bytes > MAX_KEPT_BYTES { self.flush() } else { Ok(()) }
     }
 
+    /// Writes the batches kept so far.
     fn flush(&mut self) -> Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,

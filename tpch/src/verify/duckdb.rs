@@ -26,7 +26,9 @@ const NOT_INSTALLED: i32 = 3;
 /// What the program reads.
 #[derive(Serialize)]
 struct Request {
+    /// Where each table is.
     tables: BTreeMap<&'static str, PathBuf>,
+    /// The text of each query.
     queries: BTreeMap<u8, &'static str>,
 }
 
@@ -42,6 +44,7 @@ pub(super) struct Answers {
 #[derive(Debug, Deserialize)]
 struct DuckdbAnswer {
     types: Vec<ColumnKind>,
+    /// Cells as text, `None` for NULL.
     rows: Vec<Vec<Option<String>>>,
 }
 
@@ -49,7 +52,9 @@ struct DuckdbAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ColumnKind {
+    /// Integers, decimals, dates, text.
     Exact,
+    /// Doubles.
     Float,
 }
 
