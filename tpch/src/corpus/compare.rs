@@ -149,6 +149,18 @@ pub(super) fn verdict(plain: &RecordRun, layer: &RecordRun) -> Verdict {
     }
 }
 
+/// Whether the layer gives the plain engine's rows, and besides only rows about itself.
+///
+/// A row is the layer's own when a cell names its schema or one of its settings.
+pub(super) fn only_adds_own_rows(difference: &Difference) -> bool {
+    let (Some(plain), Some(layer)) = (&difference.plain, &difference.layer) else { return false };
+    let Some(Outcome::Rows { types, rows }) = &layer.outcome else { return false };
+    let is_own = |cell: &String| cell == "slipstream" || cell.starts_with("slipstream.");
+    let others: Vec<_> = rows.iter().filter(|row| !row.iter().any(is_own)).cloned().collect();
+    let without = Outcome::Rows { types: types.clone(), rows: others };
+    verdict(plain, &RecordRun { outcome: Some(without), ..layer.clone() }) == Verdict::Same
+}
+
 fn timed_out(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::TimedOut { seconds } => {
@@ -276,6 +288,24 @@ mod tests {
         let slow = picture("plan", Outcome::TimedOut { seconds: 1 });
         assert_eq!(verdict(&plain, &slow), Verdict::Different);
         assert!(matches!(verdict(&slow, &plain), Verdict::PictureOnly(_)));
+    }
+
+    #[test]
+    fn rows_about_the_layer_itself_may_be_added() {
+        let difference = |layer: &[&str]| Difference {
+            plain: Some(run(rows(&["public t", "setting 1"]))),
+            layer: Some(run(rows(layer))),
+            location: "a.slt:1".to_owned(),
+            note: None,
+        };
+        assert!(only_adds_own_rows(&difference(&[
+            "slipstream queries",
+            "public t",
+            "slipstream.enabled 1",
+            "setting 1"
+        ])));
+        assert!(!only_adds_own_rows(&difference(&["slipstream queries", "public t", "setting 2"])));
+        assert!(!only_adds_own_rows(&difference(&["public slipstreams", "public t", "setting 1"])));
     }
 
     #[test]

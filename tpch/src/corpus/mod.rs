@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use worker::{WorkerArgs, run_worker};
 
-use compare::{Difference, Verdict, compare, verdict};
+use compare::{Difference, Verdict, compare, only_adds_own_rows, verdict};
 use exceptions::{Exception, Exceptions};
 use locate::{files, locate};
 use process::{Engine, EngineRun, Pace, start};
@@ -185,8 +185,11 @@ fn judge<'a>(plain: &EngineRun, layer: &'a EngineRun, exceptions: &Exceptions) -
     for difference in std::mem::take(&mut comparison.different) {
         match exceptions.get(&difference.location) {
             Some(Exception::Differs(reason)) => excepted.push((difference.location, reason.clone())),
+            Some(Exception::Adds(reason)) if only_adds_own_rows(&difference) => {
+                excepted.push((difference.location, reason.clone()));
+            }
             Some(Exception::Unstable(_)) => unstable.push(difference),
-            None => different.push(difference),
+            Some(Exception::Adds(_)) | None => different.push(difference),
         }
     }
     Judgement { run: layer, comparison, different, excepted, unstable }
@@ -248,7 +251,9 @@ fn conclude(judgements: &[Judgement<'_>], exceptions: &Exceptions) -> ExitCode {
     let mut compared = BTreeMap::new();
     for judgement in judgements {
         for location in &judgement.comparison.compared {
-            let differs = judgement.excepted.iter().any(|(excepted, _)| excepted == location);
+            let excepted = judgement.excepted.iter().any(|(excepted, _)| excepted == location);
+            // One that differs in another way than the list says is already reported as different.
+            let differs = excepted || judgement.different.iter().any(|other| other.location == *location);
             *compared.entry(location.as_str()).or_insert(false) |= differs;
         }
     }

@@ -12,6 +12,9 @@ const DIFFERENCES_SHOWN: usize = 20;
 /// Lines shown of one outcome.
 const LINES_SHOWN: usize = 12;
 
+/// Characters shown of one line.
+const CHARACTERS_SHOWN: usize = 240;
+
 /// The final judgement on one engine, after exceptions and reruns.
 #[derive(Debug)]
 pub(super) struct Judgement<'a> {
@@ -149,7 +152,10 @@ fn show(difference: &Difference) {
 
 fn block(title: &str, lines: &[String]) {
     for (number, line) in lines.iter().take(LINES_SHOWN).enumerate() {
-        println!("    {:<6}| {line}", if number == 0 { title } else { "" });
+        // Some errors print a whole plan on one line.
+        let cut: String = line.chars().take(CHARACTERS_SHOWN).collect();
+        let more = if cut.len() < line.len() { " …" } else { "" };
+        println!("    {:<6}| {cut}{more}", if number == 0 { title } else { "" });
     }
     if lines.is_empty() {
         println!("    {title:<6}| (nothing)");
