@@ -7,6 +7,7 @@ use std::time::Duration;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::{DataFusionError, Result};
 
+use super::SCRATCH_PREFIX;
 use super::process::WorkerProcess;
 use super::protocol::Request;
 use super::report::{EngineReport, QueryReport};
@@ -26,8 +27,6 @@ pub(super) struct Measurement {
     pub(super) timeout: Duration,
     /// Folder of the tables.
     pub(super) data: PathBuf,
-    /// Folder for rows and spill files.
-    pub(super) scratch: PathBuf,
     /// Options of both engines.
     pub(super) options: EngineOptions,
 }
@@ -46,10 +45,13 @@ impl Measurement {
     /// Runs a query `1 + iterations` times on each engine: A B A B …, the first run of each is not timed.
     pub(super) async fn query(&self, query: &Query) -> Result<QueryReport> {
         let order = ResultOrder::of(query.sql)?;
+        // Spill files of a worker that was killed go with the query's folder; the workers are ended before.
+        let folder = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir()?;
+        let scratch = folder.path();
         let mut report = QueryReport { query: query.number, ..Default::default() };
         let mut sides = vec![];
         for engine in &self.engines {
-            sides.push(self.side(*engine, query, &self.options).await?);
+            sides.push(self.side(*engine, query, scratch, &self.options).await?);
         }
         for iteration in 0..=self.iterations {
             for side in &mut sides {
@@ -67,7 +69,7 @@ impl Measurement {
             && slipstream.worker.is_some()
             && self.options.memory_limit_bytes.is_some()
         {
-            let verdict = self.compare_without_limit(query, &slipstream.rows, &order).await?;
+            let verdict = self.compare_without_limit(query, scratch, &slipstream.rows, &order).await?;
             record(&mut report, verdict);
         }
         for side in sides {
@@ -80,9 +82,15 @@ impl Measurement {
     }
 
     /// Starts an engine's worker.
-    async fn side(&self, engine: Engine, query: &Query, options: &EngineOptions) -> Result<Side> {
+    async fn side(
+        &self,
+        engine: Engine,
+        query: &Query,
+        scratch: &Path,
+        options: &EngineOptions,
+    ) -> Result<Side> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(worker::Args::to_command_line(engine, query, &self.data, &self.scratch, options));
+        command.args(worker::Args::to_command_line(engine, query, &self.data, scratch, options));
         let mut report = EngineReport::default();
         let worker = match WorkerProcess::spawn(&mut command, self.timeout).await? {
             Ok(worker) => Some(worker),
@@ -91,7 +99,7 @@ impl Measurement {
                 None
             }
         };
-        let rows = self.scratch.join(format!("{engine}.arrow"));
+        let rows = scratch.join(format!("{engine}.arrow"));
         Ok(Side { engine, worker, report, rows })
     }
 
@@ -99,11 +107,12 @@ impl Measurement {
     async fn compare_without_limit(
         &self,
         query: &Query,
+        scratch: &Path,
         rows: &Path,
         order: &ResultOrder,
     ) -> Result<Result<Verdict>> {
         let unlimited = EngineOptions { memory_limit_bytes: None, ..self.options.clone() };
-        let mut plain = self.side(Engine::Plain, query, &unlimited).await?;
+        let mut plain = self.side(Engine::Plain, query, scratch, &unlimited).await?;
         plain.run(false).await;
         Ok(match plain.report.error {
             None => compare(&plain.rows, rows, order).await,

@@ -31,7 +31,7 @@ use measure::Measurement;
 use report::{Report, Settings};
 use table::Table;
 
-/// First part of the name of a run's folder for rows and spill files.
+/// First part of the name of a query's folder for rows and spill files.
 pub(crate) const SCRATCH_PREFIX: &str = "slipstream-tpch-";
 
 /// Arguments of `run`.
@@ -89,14 +89,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let data = args.data.clone().unwrap_or_else(|| default_dir(args.scale_factor));
     let mut report = prepare(&args)?;
     ensure(&data, args.scale_factor).await?;
-    // The workers are dropped, and so ended, before this folder is removed.
-    let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir()?;
     let measurement = Measurement {
         engines: report.settings.engines.clone(),
         iterations: report.settings.iterations,
         timeout: Duration::from_secs(args.timeout),
         data,
-        scratch: scratch.path().to_owned(),
         options: args.options.into_options(),
     };
 
