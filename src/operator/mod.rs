@@ -3,11 +3,13 @@
 mod context;
 mod explained;
 mod monitored;
+mod nested_loop_spill;
 mod no_spill;
 mod passthrough;
 mod rerun;
 
 pub(crate) use explained::explained;
 pub(crate) use monitored::monitored;
+pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use rerun::rerunnable;

@@ -31,13 +31,13 @@ pub(crate) fn no_spill(
     Passthrough::around(plan, NoSpill { consumer, advice })
 }
 
-/// Runs `plan`, an input of a [`no_spill`] node, in the context that the node itself was given.
+/// Runs `plan`, an input of a node that runs in a context of its own, in the context that the node was given.
 pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     Passthrough::around(plan, Outer)
 }
 
-/// The context around a [`NoSpill`] node, carried to its inputs.
-struct OuterContext(Arc<TaskContext>);
+/// The context around a node that runs in one of its own, carried to its inputs.
+pub(super) struct OuterContext(pub(super) Arc<TaskContext>);
 
 /// Derives a context without temporary files. Where there are none anyway, nothing is changed.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Wrap for NoSpill {
     }
 }
 
-/// Puts the context back that the nearest [`NoSpill`] above took away.
+/// Puts the context back that the nearest node above took away.
 #[derive(Debug)]
 struct Outer;
 

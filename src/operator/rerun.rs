@@ -1,12 +1,14 @@
 //! A subtree that gives all its rows each time it is executed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use datafusion::common::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::TryStreamExt;
 
 use super::passthrough::{Passthrough, Wrap};
 
@@ -18,13 +20,28 @@ use super::passthrough::{Passthrough, Wrap};
 ///
 /// The caller has checked that the subtree may be reset: no dynamic filter, no scalar-subquery slot, no
 /// recursive query, no source it does not know.
-pub(crate) fn rerunnable(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Passthrough::around(plan, Rerun::default())
+///
+/// Returned beside it is the count of batches, other than empty ones, that its last execution gave so far.
+pub(crate) fn rerunnable(plan: Arc<dyn ExecutionPlan>) -> (Arc<dyn ExecutionPlan>, Batches) {
+    let batches = Batches::default();
+    let wrap = Rerun { executed: AtomicBool::new(false), batches: batches.clone() };
+    (Passthrough::around(plan, wrap), batches)
 }
 
-#[derive(Debug, Default)]
+/// How many batches a [`rerunnable`] plan gave.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batches(Arc<AtomicUsize>);
+
+impl Batches {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug)]
 struct Rerun {
     executed: AtomicBool,
+    batches: Batches,
 }
 
 impl Wrap for Rerun {
@@ -34,14 +51,22 @@ impl Wrap for Rerun {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        if self.executed.swap(true, Ordering::Relaxed) {
-            reset_plan_states(Arc::clone(inner))?.execute(partition, context)
+        let rows = if self.executed.swap(true, Ordering::Relaxed) {
+            reset_plan_states(Arc::clone(inner))?.execute(partition, context)?
         } else {
-            inner.execute(partition, context)
-        }
+            inner.execute(partition, context)?
+        };
+        self.batches.0.store(0, Ordering::Release);
+        let schema = rows.schema();
+        let batches = self.batches.clone();
+        let counted = rows.inspect_ok(move |batch| {
+            batches.0.fetch_add(usize::from(batch.num_rows() > 0), Ordering::AcqRel);
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted)))
     }
 
+    /// The count stays the one that the join above reads.
     fn reset(self: &Arc<Self>) -> Arc<Self> {
-        Arc::default()
+        Arc::new(Self { executed: AtomicBool::new(false), batches: self.batches.clone() })
     }
 }

@@ -11,6 +11,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
@@ -19,7 +20,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{no_spill, outer_context, rerunnable};
+use crate::operator::{nested_loop_spill, no_spill, outer_context, rerunnable};
 
 /// How the join's memory consumers are named.
 const CONSUMER: &str = "NestedLoopJoin";
@@ -38,17 +39,17 @@ const ADVICE: &str = "a nested-loop join needs more memory for its build side, a
 /// | defect | joins | here |
 /// |---|---|---|
 /// | every probe partition emits its own unmatched build rows ([22641]) | left, left semi, left anti, left mark; more than one probe partition | does not spill |
-/// | unmatched probe rows are dropped when the last chunk ends the build side ([24745]) | right, right semi, right anti, right mark, full | does not spill |
+/// | unmatched probe rows are dropped when the last chunk is empty ([24745]) | right, right semi, right anti, right mark, full | the last chunk is never empty |
 /// | the build side's second execution yields the rest of a drained scan, or nothing ([24676]) | all | build side made rerunnable, else does not spill |
 ///
 /// ```text
-///   NestedLoopJoinExec: Inner          NestedLoopJoinExec: Inner
-///     build                      ─►      rerunnable(build)
-///     probe                              probe
-///
-///   NestedLoopJoinExec: Right          no_spill(NestedLoopJoinExec: Right)
-///     build                      ─►      outer_context(build)
+///   NestedLoopJoinExec: Right          nested_loop_spill(NestedLoopJoinExec: Right)
+///     build                      ─►      outer_context(rerunnable(build))
 ///     probe                              outer_context(probe)
+///
+///   NestedLoopJoinExec: Left           no_spill(NestedLoopJoinExec: Left)
+///     build                      ─►      outer_context(build)
+///     probe, 2 partitions                outer_context(probe)
 /// ```
 ///
 /// A join that does not spill fails with `Resources exhausted` and advice. While the build side fits nothing
@@ -91,10 +92,7 @@ impl PhysicalRule for NestedLoopJoinGuard {
                     }
                     None => {
                         spilling += 1;
-                        with_children(
-                            &node,
-                            vec![rerunnable(Arc::clone(join.left())), Arc::clone(join.right())],
-                        )?
+                        spilling_join(&node, join)?
                     }
                 };
                 Ok(Transformed::yes(guarded))
@@ -120,6 +118,12 @@ fn barred_join(join: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> 
     Ok(no_spill(with_children(join, inputs)?, CONSUMER, ADVICE))
 }
 
+fn spilling_join(node: &Arc<dyn ExecutionPlan>, join: &NestedLoopJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let (build, batches) = rerunnable(Arc::clone(join.left()));
+    let inputs = vec![outer_context(build), outer_context(Arc::clone(join.right()))];
+    Ok(nested_loop_spill(with_children(node, inputs)?, batches))
+}
+
 /// The same join over wrapped inputs. Their properties are those of the inputs they wrap.
 fn with_children(
     join: &Arc<dyn ExecutionPlan>,
@@ -131,14 +135,12 @@ fn with_children(
 /// The reason for which `join` would return wrong rows if it spilled.
 fn why_not_spill(join: &NestedLoopJoinExec) -> Result<Option<&'static str>> {
     use JoinType::{Full, Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi};
-    match join.join_type() {
-        Inner => {}
-        Left | LeftSemi | LeftAnti | LeftMark => {
-            if join.right().output_partitioning().partition_count() > 1 {
-                return Ok(Some("several probe partitions"));
-            }
-        }
-        Right | RightSemi | RightAnti | RightMark | Full => return Ok(Some("unmatched probe rows")),
+    let emits_build_rows = match join.join_type() {
+        Left | LeftSemi | LeftAnti | LeftMark | Full => true,
+        Inner | Right | RightSemi | RightAnti | RightMark => false,
+    };
+    if emits_build_rows && join.right().output_partitioning().partition_count() > 1 {
+        return Ok(Some("several probe partitions"));
     }
     Ok((!may_rerun(join.left())?).then_some("the build side cannot be executed twice"))
 }
@@ -158,7 +160,8 @@ fn node_may_rerun(node: &dyn ExecutionPlan) -> Result<bool> {
         let source = scan.data_source();
         source.is::<MemorySourceConfig>() || source.is::<FileScanConfig>()
     }) || node.is::<EmptyExec>()
-        || node.is::<PlaceholderRowExec>();
+        || node.is::<PlaceholderRowExec>()
+        || node.is::<LazyMemoryExec>();
     if node.children().is_empty() && !known_leaf {
         return Ok(false);
     }

@@ -11,6 +11,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::Slipstream;
+use super::functions::keep_functions;
 use super::planner::SlipstreamPlanner;
 use super::rule_order::splice;
 use crate::config::SlipstreamOptions;
@@ -70,10 +71,12 @@ pub(super) fn install_into(context: &SessionContext, slipstream: Slipstream) -> 
     let state = context.state_ref();
     let mut state = state.write();
     let session_id = state.session_id().to_owned();
-    *state = SessionStateBuilder::new_from_existing(state.clone())
-        .with_session_id(session_id)
-        .with_slipstream(slipstream)?
-        .build();
+    let creates_catalog = state.config_options().catalog.create_default_catalog_and_schema;
+    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_session_id(session_id);
+    let mut layered = keep_functions(builder, &state).with_slipstream(slipstream)?.build();
+    // Rebuilding a session switches it off, or its catalog would be made anew; it is the owner's to see.
+    layered.config_mut().options_mut().catalog.create_default_catalog_and_schema = creates_catalog;
+    *state = layered;
     Ok(())
 }
 

@@ -24,7 +24,8 @@ use super::statement::{ParsedQuery, PlannedQuery};
 #[async_trait]
 pub trait SlipstreamContextExt {
     /// Installs the layer into this context, in place: all clones of the context have it from their next query
-    /// on. What stays as it is and what can fail: [`SlipstreamBuilderExt`](super::SlipstreamBuilderExt).
+    /// on. What stays as it is and what can fail: [`SlipstreamBuilderExt`](super::SlipstreamBuilderExt). Prepared
+    /// statements are not kept, since DataFusion shows them to nobody: prepare them after installing.
     ///
     /// ```
     /// use datafusion::prelude::SessionContext;

@@ -98,6 +98,37 @@ async fn tables_functions_and_the_session_id_survive_installation_into_a_running
 }
 
 #[tokio::test]
+async fn every_name_of_a_function_means_the_same_function_after_installation() {
+    let ctx = SessionContext::new_with_config(config());
+    // An alias that another function takes over: DataFusion's array_has is also called array_contains.
+    let mine = datafusion::logical_expr::create_udf(
+        "array_contains",
+        vec![datafusion::arrow::datatypes::DataType::Int64],
+        datafusion::arrow::datatypes::DataType::Int64,
+        datafusion::logical_expr::Volatility::Immutable,
+        Arc::new(|arguments: &[datafusion::logical_expr::ColumnarValue]| Ok(arguments[0].clone())),
+    );
+    ctx.register_udf(mine);
+    let names = |ctx: &SessionContext| {
+        let state = ctx.state();
+        let mut names: Vec<(String, String)> =
+            state.scalar_functions().iter().map(|(key, f)| (key.clone(), f.name().to_owned())).collect();
+        names.extend(state.aggregate_functions().iter().map(|(key, f)| (key.clone(), f.name().to_owned())));
+        names.extend(state.window_functions().iter().map(|(key, f)| (key.clone(), f.name().to_owned())));
+        names.sort();
+        names
+    };
+    let before = names(&ctx);
+    let (ctx, _) = with_layer(ctx);
+    assert_eq!(names(&ctx), before);
+    assert_eq!(single(&sql(&ctx, "SELECT array_contains(7)").await.unwrap()), "7");
+    assert!(
+        ctx.state().config_options().catalog.create_default_catalog_and_schema,
+        "the owner's setting stays"
+    );
+}
+
+#[tokio::test]
 async fn a_pool_given_to_the_layer_becomes_the_sessions() {
     let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1234));
     let ctx = SessionContext::new();

@@ -287,6 +287,29 @@ fn settings_are_set_before_the_first_statement() {
 }
 
 #[test]
+fn hints_and_texts_reach_the_layer() {
+    let place = Place::new();
+    let log = "select text, rules_applied from slipstream.queries where status = 'finished'";
+    place.write("a.sql", format!("/*+ PLAIN */ select 1 as a; select /*+ PLAIN */ ';' as b;\n{log}"));
+    let run = place.run(&["-q", "--format", "json", "-f", "a.sql"]).succeeded();
+    for text in ["/*+ PLAIN */ select 1 as a", "select /*+ PLAIN */ ';' as b"] {
+        let entry = format!(r#"{{"text":"{text}","rules_applied":["hint: PLAIN"]}}"#);
+        assert!(run.out.contains(&entry), "no {entry} in {}", run.out);
+    }
+}
+
+#[test]
+fn requests_to_stores_are_profiled_once() {
+    let place = parquet_files();
+    let table = |name| format!("create external table {name} stored as parquet location 'whole.parquet';");
+    let sql = [&table("t"), &table("u"), "select * from t"].concat();
+    let run = place.run(&["--object-store-profiling", "summary", "-c", &sql]).succeeded();
+    let last = run.out.rsplit("Object Store Profiling").next().unwrap();
+    assert_eq!(last.matches("Instrumented Object Store").count(), 1, "{last}");
+    assert!(last.contains("| Head      | duration |"), "{last}");
+}
+
+#[test]
 fn an_unknown_setting_is_an_error_and_the_rest_runs() {
     let place = Place::new();
     place.write("a.sql", "set datafusion.execution.nope = 1;\nset nope.x = 1;\nselect 1 as a;");

@@ -23,6 +23,13 @@ pub(crate) enum Command {
     Run(crate::run::Args),
     /// Compare the answers of both engines with published ones or DuckDB's
     Verify(crate::verify::Args),
+    /// Count the queries a second of many clients, and how late the slow ones are, on both engines
+    Clients(crate::clients::Args),
+    /// One engine of `clients`, in a process of its own
+    #[command(hide = true)]
+    ClientsWorker(crate::clients::worker::Args),
+    /// Run the same queries on the same files with DuckDB and Polars
+    Peers(crate::peers::Args),
     /// Print one of the 22 queries
     Query(crate::queries::Args),
     /// One engine and one query in a process of its own; started by `run`
@@ -43,6 +50,9 @@ impl Command {
             Self::Run(args) => crate::run::run(args).await,
             Self::Verify(args) => crate::verify::run(args).await,
             Self::Worker(args) => crate::run::worker::run(args).await,
+            Self::Clients(args) => crate::clients::run(args).await,
+            Self::ClientsWorker(args) => crate::clients::worker::run(args).await,
+            Self::Peers(args) => crate::peers::run(args).await,
             Self::Query(args) => crate::queries::run(&args),
             Self::Corpus(args) => crate::corpus::run(args).await,
             Self::CorpusWorker(args) => crate::corpus::run_worker(args).await,

@@ -1,12 +1,14 @@
 //! `slipstream-tpch`: TPC-H and conformance, the layer always beside the plain engine.
 
 mod cli;
+mod clients;
 mod clock;
 mod compare;
 mod corpus;
 mod engine;
 mod error;
 mod generate;
+mod peers;
 mod queries;
 mod run;
 mod sizes;

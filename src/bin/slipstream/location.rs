@@ -93,20 +93,22 @@ async fn register_one(
         table_options.set_config_format(format.clone());
     }
     table_options.alter_with_string_hash_map(options)?;
-    let store = open_store(ctx, &url, &table_options, region).await?;
-    ctx.register_object_store(url.as_ref(), store);
+    if let Some(store) = open_store(ctx, &url, &table_options, region).await? {
+        ctx.register_object_store(url.as_ref(), store);
+    }
     Ok(())
 }
 
+/// Opens the store of a location. `None`: it is registered already, and options do not change it.
 async fn open_store(
     ctx: &SessionContext,
     url: &ListingTableUrl,
     options: &TableOptions,
     region: Region,
-) -> Result<Arc<dyn ObjectStore>> {
+) -> Result<Option<Arc<dyn ObjectStore>>> {
     let aws = || options.extensions.get::<AwsOptions>().cloned().unwrap_or_default();
     let gcp = || options.extensions.get::<GcpOptions>().cloned().unwrap_or_default();
-    Ok(match url.scheme() {
+    let store: Arc<dyn ObjectStore> = match url.scheme() {
         "s3" => {
             let detect = region == Region::Detected;
             Arc::new(get_s3_object_store_builder(url.as_ref(), &aws(), detect).await?.build()?)
@@ -119,13 +121,15 @@ async fn open_store(
             let server = url.object_store();
             Arc::new(HttpBuilder::new().with_client_options(client).with_url(server.as_str()).build()?)
         }
-        STDIN_SCHEME => open_stdin(ctx, url).await?,
-        scheme => ctx
-            .runtime_env()
-            .object_store_registry
-            .get_store(url.as_ref())
-            .map_err(|_unknown| exec_datafusion_err!("there is no object store for '{scheme}://'"))?,
-    })
+        STDIN_SCHEME => return open_stdin(ctx, url).await,
+        scheme => {
+            return match ctx.runtime_env().object_store_registry.get_store(url.as_ref()) {
+                Ok(_) => Ok(None),
+                Err(_) => exec_err!("there is no object store for '{scheme}://'"),
+            };
+        }
+    };
+    Ok(Some(store))
 }
 
 /// Stdin as a file. Its name ends as the format wants it, and so records what stdin was read as.
@@ -140,10 +144,10 @@ fn stdin_url(format: Option<&ConfigFileType>) -> String {
 }
 
 /// Reads all of stdin at the first table that is made of it; later tables see the same bytes.
-async fn open_stdin(ctx: &SessionContext, url: &ListingTableUrl) -> Result<Arc<dyn ObjectStore>> {
+async fn open_stdin(ctx: &SessionContext, url: &ListingTableUrl) -> Result<Option<Arc<dyn ObjectStore>>> {
     if let Ok(store) = ctx.runtime_env().object_store_registry.get_store(url.as_ref()) {
         return match store.head(url.prefix()).await {
-            Ok(_) => Ok(store),
+            Ok(_) => Ok(None),
             Err(_) => exec_err!("stdin was read as another format before; it can only be read once"),
         };
     }
@@ -165,5 +169,5 @@ async fn open_stdin(ctx: &SessionContext, url: &ListingTableUrl) -> Result<Arc<d
         .map_err(|error| exec_datafusion_err!("stdin cannot be read: {error}"))?;
     let store = InMemory::new();
     store.put(url.prefix(), bytes.into()).await?;
-    Ok(Arc::new(store))
+    Ok(Some(Arc::new(store)))
 }

@@ -1,6 +1,6 @@
 //! The progress line: what a long query has done so far, on a terminal.
 
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -58,6 +58,9 @@ impl Progress {
             loop {
                 line.set_message(describe(watched.get(), pool.as_ref(), started));
                 line.tick();
+                // The cursor was left behind the last column: a ^C that the terminal echoes there begins a line
+                // of its own, and that one would be erased instead of ours.
+                write!(stderr(), "\r").ok();
                 if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
                     break line.finish_and_clear();
                 }
@@ -90,8 +93,6 @@ impl Drop for Progress {
 
 fn new_line() -> ProgressBar {
     let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    // The message is as long as it is, and not padded to the terminal's width: a ^C that is echoed behind it
-    // would begin a new line, and the wrong one be erased.
     let style = ProgressStyle::with_template("{spinner} {msg}");
     line.set_style(style.unwrap_or_else(|_invalid| ProgressStyle::default_spinner()));
     line

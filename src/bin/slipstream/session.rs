@@ -12,6 +12,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryPool, TrackConsumersPool, UnboundedMemoryPool,
 };
+use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{ExplainFormat, LogicalPlan, SetVariable, Statement};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -57,6 +58,7 @@ impl Shell {
         let ctx = SessionContext::new_with_config_rt(config(args)?, runtime(args, Arc::clone(&stores))?);
         let ctx = ctx.enable_url_table();
         ctx.refresh_catalogs().await?;
+        profile_local_files(&ctx)?;
         let catalogs = Arc::clone(ctx.state().catalog_list());
         ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(catalogs, ctx.state_weak_ref())));
         register_table_functions(&ctx);
@@ -154,6 +156,15 @@ fn memory_pool(args: &Args) -> Result<Arc<dyn MemoryPool>> {
 fn percent_of_memory(percent: u8) -> Option<usize> {
     let bytes = memory::available_bytes()? / 100 * u64::from(percent);
     usize::try_from(bytes).ok()
+}
+
+/// Registers the store of local files, which is there already, once more: only stores that are registered are
+/// profiled.
+fn profile_local_files(ctx: &SessionContext) -> Result<()> {
+    let url = ObjectStoreUrl::local_filesystem();
+    let store = ctx.runtime_env().object_store(&url)?;
+    ctx.register_object_store(url.as_ref(), store);
+    Ok(())
 }
 
 /// The table functions that datafusion-cli's users have.

@@ -54,11 +54,13 @@ impl Position {
 /// or a comment does not end it. The dialect is asked for with each piece because a statement may change it.
 #[derive(Debug)]
 pub(crate) struct Script {
-    /// What has arrived and was not handed out yet.
+    /// What has arrived; what was handed out of it is dropped when more arrives.
     text: String,
-    /// Where `text` begins in the script.
+    /// Bytes of `text` that were handed out.
+    read: usize,
+    /// Where the rest begins in the script.
     start: Position,
-    /// The pieces of `text`, each with the number of bytes to drop from it when it is handed out.
+    /// The pieces of the rest, each with the number of bytes that are read with it.
     found: VecDeque<(Piece, usize)>,
     /// The dialect that `found` was cut with.
     dialect: Dialect,
@@ -73,6 +75,7 @@ impl Script {
     pub(crate) fn new() -> Self {
         Self {
             text: String::new(),
+            read: 0,
             start: Position::START,
             found: VecDeque::new(),
             dialect: Dialect::Generic,
@@ -102,6 +105,7 @@ impl Script {
         }
         // Only these can end a piece, and a long statement must not be read again with each of its lines.
         self.unread |= text.contains([';', '\\']);
+        self.text.drain(..std::mem::take(&mut self.read));
         self.text.push_str(text);
     }
 
@@ -119,10 +123,12 @@ impl Script {
             self.unread = true;
         }
         if self.found.is_empty() && std::mem::take(&mut self.unread) {
-            self.found = Cutter::new(&self.text, self.start).cut(dialect, self.complete);
+            self.found = Cutter::new(&self.text[self.read..], self.start).cut(dialect, self.complete);
         }
         let (piece, bytes) = self.found.pop_front()?;
-        self.text.drain(..bytes).for_each(|passed| self.start.advance(passed));
+        let passed = self.read..self.read + bytes;
+        self.read = passed.end;
+        self.text[passed].chars().for_each(|passed| self.start.advance(passed));
         Some(piece)
     }
 
@@ -130,7 +136,7 @@ impl Script {
     /// not part of one.
     pub(crate) fn is_waiting(&self, dialect: Dialect) -> bool {
         let dialect = dialect_from_str(dialect).unwrap_or_else(|| Box::new(GenericDialect {}));
-        Tokenizer::new(dialect.as_ref(), &self.text).tokenize().map_or(true, |tokens| {
+        Tokenizer::new(dialect.as_ref(), &self.text[self.read..]).tokenize().map_or(true, |tokens| {
             tokens.iter().any(|token| !matches!(token, Token::Whitespace(_) | Token::SemiColon))
         })
     }

@@ -14,7 +14,7 @@ use crate::culprit;
 use crate::location::{self, Region};
 use crate::output;
 use crate::progress::{self, Progress};
-use crate::report::Failure;
+use crate::report::{self, Failure};
 use crate::session::Shell;
 
 /// Runs a statement to its end, or until Ctrl-C: then its stream is dropped, and with it go its tasks, its
@@ -65,7 +65,7 @@ impl Statements<'_> {
         show_all_rows_of_plans(planned.logical_plan(), options);
         match (Box::pin(planned.execute()).await, again) {
             (Err(error), Some(query)) if location::may_be_wrong_region(&error) => {
-                log::warn!("{error}; asking S3 for the bucket's region, which is slow: better configure it");
+                report::note(&format!("{error}; asking S3 for the bucket's region, better configure it"));
                 Box::pin(self.plan(query, Region::Detected).await?.execute()).await
             }
             (result, _) => result,

@@ -3,35 +3,37 @@
 use datafusion::prelude::SessionConfig;
 use serde::Serialize;
 
+use crate::sizes::mib;
+
 /// The machine of a run.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Model of the processor.
-    pub(super) cpu: String,
+    pub(crate) cpu: String,
     /// Processors that this process may use.
-    pub(super) cores: usize,
+    pub(crate) cores: usize,
     /// Main memory; 0 where the system does not tell.
-    pub(super) memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Operating system and processor architecture.
-    pub(super) os: String,
+    pub(crate) os: String,
 }
 
 /// The software of a run.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Versions {
+pub(crate) struct Versions {
     /// Version of the layer and of this harness.
-    pub(super) slipstream: &'static str,
+    pub(crate) slipstream: &'static str,
     /// Version of the engine below.
-    pub(super) datafusion: &'static str,
+    pub(crate) datafusion: &'static str,
     /// Who generates the data.
-    pub(super) generator: &'static str,
+    pub(crate) generator: &'static str,
     /// How this program was compiled: `release` or `debug`.
-    pub(super) build: &'static str,
+    pub(crate) build: &'static str,
 }
 
 impl Machine {
     /// Looks at the machine this runs on.
-    pub(super) fn current() -> Self {
+    pub(crate) fn current() -> Self {
         let field = |file: &str, name: &str| {
             let text = std::fs::read_to_string(file).ok()?;
             let line = text.lines().find(|line| line.starts_with(name))?;
@@ -53,7 +55,7 @@ impl Machine {
 
 impl Versions {
     /// The versions compiled in.
-    pub(super) fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self {
             slipstream: env!("CARGO_PKG_VERSION"),
             datafusion: datafusion::DATAFUSION_VERSION,
@@ -61,6 +63,20 @@ impl Versions {
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
         }
     }
+}
+
+/// One line for the title of a table: what ran where, and a warning when times mean little.
+pub(crate) fn title(machine: &Machine, versions: &Versions) -> String {
+    let warning = if versions.build == "release" { "" } else { "; DEBUG BUILD, its times mean little" };
+    format!(
+        "Slipstream {} on DataFusion {}; {} x {}, {:.1} GiB, {}{warning}",
+        versions.slipstream,
+        versions.datafusion,
+        machine.cores,
+        machine.cpu,
+        mib(machine.memory_bytes) / 1024.0,
+        machine.os,
+    )
 }
 
 #[cfg(target_os = "linux")]

@@ -7,11 +7,11 @@
 //! A process for each query and engine makes the peak of resident memory a figure of that query alone; running in
 //! turns gives both engines the same weather.
 
-mod machine;
+pub(crate) mod machine;
 mod measure;
-mod process;
-mod protocol;
-mod report;
+pub(crate) mod process;
+pub(crate) mod protocol;
+pub(crate) mod report;
 mod table;
 pub(crate) mod worker;
 
@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use datafusion::error::{DataFusionError, Result};
+use serde::Serialize;
 
 use crate::engine::{self, Engine};
 use crate::error::cannot_write;
@@ -31,7 +32,7 @@ use report::{Report, Settings};
 use table::Table;
 
 /// First part of the name of a run's folder for rows and spill files.
-const SCRATCH_PREFIX: &str = "slipstream-tpch-";
+pub(crate) const SCRATCH_PREFIX: &str = "slipstream-tpch-";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -63,10 +64,10 @@ pub(crate) struct Args {
 
 /// The queries of a run, in their order.
 #[derive(Debug, Clone)]
-struct QueryList(Vec<&'static Query>);
+pub(crate) struct QueryList(pub(crate) Vec<&'static Query>);
 
 /// Parses `1,3-5`.
-fn parse_queries(text: &str) -> Result<QueryList, String> {
+pub(crate) fn parse_queries(text: &str) -> Result<QueryList, String> {
     let number = |text: &str| -> Result<u8, String> {
         let number = text.trim().parse().ok().filter(|n| (1..=22).contains(n));
         number.ok_or_else(|| format!("\"{text}\" is not a query: they are numbered 1 to 22"))
@@ -148,7 +149,7 @@ fn prepare(args: &Args) -> Result<Report> {
 }
 
 /// Writes the report for other programs.
-fn write_json(report: &Report, path: &Path) -> Result<()> {
+pub(crate) fn write_json(report: &impl Serialize, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).map_err(|e| DataFusionError::External(Box::new(e)))?;
     std::fs::write(path, text + "\n").map_err(|e| cannot_write(path, &e))
 }

@@ -1,20 +1,23 @@
 //! A worker as the harness sees it: a child process that answers, fails, hangs or dies, and is never left behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::marker::PhantomData;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use datafusion::error::{DataFusionError, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::protocol::{Done, Reply, Request, from_line, to_line};
+use super::protocol::{Done, Reply, from_line, to_line};
 
 /// How much of a worker's last words is kept.
 const MAX_STDERR_BYTES: usize = 4096;
 
-/// A running worker; dropping it kills it.
-pub(super) struct WorkerProcess {
+/// A running worker that answers with figures `T`; dropping it kills it.
+pub(crate) struct WorkerProcess<T = Done> {
     child: Child,
     stdin: ChildStdin,
     /// Lines of its standard output; the channel ends when the output does.
@@ -23,11 +26,12 @@ pub(super) struct WorkerProcess {
     stderr: Option<JoinHandle<Vec<u8>>>,
     /// How long one reply may take.
     timeout: Duration,
+    answers: PhantomData<fn() -> T>,
 }
 
-impl WorkerProcess {
+impl<T: DeserializeOwned> WorkerProcess<T> {
     /// Starts a worker and waits until it is ready. The inner error is the worker's, to be reported.
-    pub(super) async fn spawn(command: &mut Command, timeout: Duration) -> Result<Result<Self, String>> {
+    pub(crate) async fn spawn(command: &mut Command, timeout: Duration) -> Result<Result<Self, String>> {
         // Ctrl-C is for the harness, which ends its workers: they are not in the terminal's process group.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
@@ -51,7 +55,7 @@ impl WorkerProcess {
             }
         });
         let stderr = Some(std::thread::spawn(move || last_bytes(stderr)));
-        let mut worker = Self { child, stdin, replies, stderr, timeout };
+        let mut worker = Self { child, stdin, replies, stderr, timeout, answers: PhantomData };
         Ok(match worker.reply("did not become ready").await {
             Ok(Reply::Ready) => Ok(worker),
             Ok(Reply::Failed { message }) => Err(message),
@@ -60,8 +64,8 @@ impl WorkerProcess {
         })
     }
 
-    /// Runs the query once; after an error the worker is of no more use.
-    pub(super) async fn run(&mut self, request: &Request) -> Result<Done, String> {
+    /// Sends a request and waits for its figures; after an error the worker is of no more use.
+    pub(crate) async fn run(&mut self, request: &(impl Serialize + Sync)) -> Result<T, String> {
         let line = to_line(request)?;
         // A worker that cannot be written to is dead, and the reply tells how it died.
         if self.stdin.write_all(line.as_bytes()).and_then(|()| self.stdin.flush()).is_err() {
@@ -75,7 +79,7 @@ impl WorkerProcess {
     }
 
     /// Waits for a line. A worker that is too slow is killed.
-    async fn reply(&mut self, too_slow: &str) -> Result<Reply, String> {
+    async fn reply(&mut self, too_slow: &str) -> Result<Reply<T>, String> {
         match tokio::time::timeout(self.timeout, self.replies.recv()).await {
             Ok(Some(line)) => from_line(&line),
             Ok(None) => Err(self.last_words().await),
@@ -85,7 +89,9 @@ impl WorkerProcess {
             }
         }
     }
+}
 
+impl<T> WorkerProcess<T> {
     /// How a worker ended whose output has ended.
     async fn last_words(&mut self) -> String {
         // The pipe may be closed before the process is gone; one that lingers is killed.
@@ -112,7 +118,7 @@ impl WorkerProcess {
     }
 }
 
-impl Drop for WorkerProcess {
+impl<T> Drop for WorkerProcess<T> {
     fn drop(&mut self) {
         self.kill();
     }
@@ -134,6 +140,7 @@ fn last_bytes(mut from: impl Read) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::protocol::Request;
     use std::path::PathBuf;
 
     /// A worker played by a shell script.

@@ -21,14 +21,14 @@ pub(super) enum Request {
     },
 }
 
-/// What a worker answers.
+/// What a worker answers; the figures `T` are those of one run, unless another command has workers of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Reply {
+pub(crate) enum Reply<T = Done> {
     /// The worker can run its query.
     Ready,
-    /// The query ran.
-    Done(Done),
+    /// What was asked for is done.
+    Done(T),
     /// The query, or the preparation for it, failed.
     Failed {
         /// The error of the engine.
@@ -38,27 +38,27 @@ pub(super) enum Reply {
 
 /// The figures of one run; the peaks are those of the process so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// From the text of the query to its last batch.
-    pub(super) elapsed_ms: f64,
+    pub(crate) elapsed_ms: f64,
     /// Rows of the result.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// The most memory that the process ever had resident; `None` where the system does not tell.
-    pub(super) peak_rss_bytes: Option<u64>,
+    pub(crate) peak_rss_bytes: Option<u64>,
     /// The most memory that operators ever had reserved.
-    pub(super) peak_pool_bytes: u64,
+    pub(crate) peak_pool_bytes: u64,
     /// Bytes that this run wrote to spill files.
-    pub(super) spilled_bytes: u64,
+    pub(crate) spilled_bytes: u64,
 }
 
 /// Encodes a message as a line, its end included.
-pub(super) fn to_line(message: &impl Serialize) -> Result<String, String> {
+pub(crate) fn to_line(message: &impl Serialize) -> Result<String, String> {
     // JSON escapes line ends inside of texts, so that a message is always one line.
     serde_json::to_string(message).map(|line| line + "\n").map_err(|e| e.to_string())
 }
 
 /// Decodes a line.
-pub(super) fn from_line<T: for<'a> Deserialize<'a>>(line: &str) -> Result<T, String> {
+pub(crate) fn from_line<T: for<'a> Deserialize<'a>>(line: &str) -> Result<T, String> {
     serde_json::from_str(line).map_err(|e| format!("unexpected line \"{}\": {e}", line.trim_end()))
 }
 

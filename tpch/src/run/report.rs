@@ -1,6 +1,6 @@
 //! The figures of a run, as they are printed and as `--json` writes them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::machine::{Machine, Versions};
 use crate::engine::Engine;
@@ -42,38 +42,38 @@ pub(super) struct Settings {
 }
 
 /// One query on all engines.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct QueryReport {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct QueryReport {
     /// Its number.
-    pub(super) query: u8,
+    pub(crate) query: u8,
     /// The plain engine's figures; `null` when it was not asked.
-    pub(super) plain: Option<EngineReport>,
+    pub(crate) plain: Option<EngineReport>,
     /// The layer's figures; `null` when it was not asked.
-    pub(super) slipstream: Option<EngineReport>,
+    pub(crate) slipstream: Option<EngineReport>,
     /// Whether the rows agree; `null` when there was nothing to compare.
-    pub(super) same_rows: Option<bool>,
+    pub(crate) same_rows: Option<bool>,
     /// The first difference between the rows, or why they could not be compared.
-    pub(super) difference: Option<String>,
+    pub(crate) difference: Option<String>,
 }
 
 /// One query on one engine.
-#[derive(Debug, Default, Clone, PartialEq, Serialize)]
-pub(super) struct EngineReport {
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EngineReport {
     /// The timed runs, in their order.
-    pub(super) times_ms: Vec<f64>,
+    pub(crate) times_ms: Vec<f64>,
     /// The most memory that the process had resident; `null` where the system does not tell.
-    pub(super) peak_rss_bytes: Option<u64>,
+    pub(crate) peak_rss_bytes: Option<u64>,
     /// The most memory that operators had reserved; `null` when no run ended well.
-    pub(super) peak_pool_bytes: Option<u64>,
+    pub(crate) peak_pool_bytes: Option<u64>,
     /// The most that one run spilled; `null` when no run ended well.
-    pub(super) spilled_bytes: Option<u64>,
+    pub(crate) spilled_bytes: Option<u64>,
     /// Why the query failed.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl EngineReport {
     /// The median time of a query that did not fail.
-    pub(super) fn median_ms(&self) -> Option<f64> {
+    pub(crate) fn median_ms(&self) -> Option<f64> {
         if self.error.is_some() {
             return None;
         }
@@ -87,7 +87,7 @@ impl EngineReport {
 
 impl QueryReport {
     /// The figures of an engine.
-    pub(super) fn engine(&self, engine: Engine) -> Option<&EngineReport> {
+    pub(crate) fn engine(&self, engine: Engine) -> Option<&EngineReport> {
         match engine {
             Engine::Plain => self.plain.as_ref(),
             Engine::Slipstream => self.slipstream.as_ref(),
@@ -100,7 +100,7 @@ impl QueryReport {
     }
 
     /// The layer's time to the plain engine's.
-    pub(super) fn ratio(&self) -> Option<f64> {
+    pub(crate) fn ratio(&self) -> Option<f64> {
         self.medians().map(|(plain, slipstream)| slipstream / plain)
     }
 
@@ -108,7 +108,7 @@ impl QueryReport {
     ///
     /// The plain engine may fail under a memory limit: that is what the layer is measured against. Then its
     /// rows come from a run without the limit, and they must still agree.
-    pub(super) fn failed(&self, memory_limited: bool) -> bool {
+    pub(crate) fn failed(&self, memory_limited: bool) -> bool {
         let error = |report: &Option<EngineReport>| report.as_ref().is_some_and(|r| r.error.is_some());
         let plain_may_fail = memory_limited && self.slipstream.is_some();
         let both = self.plain.is_some() && self.slipstream.is_some();

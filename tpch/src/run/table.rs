@@ -1,5 +1,6 @@
 //! The table of a run: a line as each query ends, and the ratios below.
 
+use super::machine;
 use super::report::{EngineReport, QueryReport, Report};
 use crate::engine::Engine;
 use crate::sizes::mib;
@@ -24,22 +25,16 @@ impl Table {
             |bytes| format!("memory limit {:.0} MiB", mib(bytes as u64)),
         );
         let set: String = settings.set.iter().map(|(key, value)| format!(", {key} = {value}")).collect();
-        let warning = if versions.build == "release" { "" } else { "; DEBUG BUILD, its times mean little" };
         let runs = match settings.iterations {
             1 => "one run".to_owned(),
             runs => format!("median of {runs} runs"),
         };
         format!(
             "TPC-H scale factor {}: {runs} after one to warm up, target_partitions = {}, {limit}{set}\n\
-             Slipstream {} on DataFusion {}; {} x {}, {:.1} GiB, {}{warning}\n",
+             {}\n",
             settings.scale_factor,
             settings.target_partitions,
-            versions.slipstream,
-            versions.datafusion,
-            machine.cores,
-            machine.cpu,
-            mib(machine.memory_bytes) / 1024.0,
-            machine.os,
+            machine::title(machine, versions),
         )
     }
 

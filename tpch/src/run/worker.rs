@@ -14,6 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::SCRATCH_PREFIX;
@@ -72,23 +73,23 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (ctx, query) = match prepare(&args).await {
         Ok(prepared) => prepared,
         Err(e) => {
-            reply(&failed(&e))?;
+            reply::<Done>(&failed(&e))?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    reply(&Reply::Ready)?;
+    reply::<Done>(&Reply::Ready)?;
     while let Some(line) = requests.recv().await {
         let Request::Run { rows } = from_line(&line).map_err(DataFusionError::Execution)?;
         match run_query(args.engine, &ctx, query.sql, &rows).await {
             Ok(done) => reply(&Reply::Done(done))?,
-            Err(e) => reply(&failed(&e))?,
+            Err(e) => reply::<Done>(&failed(&e))?,
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Reads standard input on a thread of its own: a worker that is busy must notice that the harness is gone.
-fn read_requests(scratch: PathBuf) -> mpsc::Receiver<String> {
+pub(crate) fn read_requests(scratch: PathBuf) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
@@ -202,7 +203,7 @@ fn spilled_bytes(plan: &Arc<dyn ExecutionPlan>, seen: &mut HashSet<*const ()>) -
 }
 
 /// The most memory that this process ever had resident.
-fn peak_rss_bytes() -> Option<u64> {
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
@@ -210,12 +211,12 @@ fn peak_rss_bytes() -> Option<u64> {
 }
 
 /// Reports an error of the engine.
-fn failed(error: &DataFusionError) -> Reply {
+pub(crate) fn failed<T>(error: &DataFusionError) -> Reply<T> {
     Reply::Failed { message: error.strip_backtrace() }
 }
 
 /// Sends a reply to the harness.
-fn reply(reply: &Reply) -> Result<()> {
+pub(crate) fn reply<T: Serialize>(reply: &Reply<T>) -> Result<()> {
     let line = to_line(reply).map_err(DataFusionError::Execution)?;
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes())?;
@@ -274,7 +275,7 @@ mod tests {
         let ctx = engine::context(Engine::Plain, &EngineOptions::default()).unwrap();
         let rows = std::env::temp_dir().join("slipstream-tpch-never-written.arrow");
         let error = run_query(Engine::Plain, &ctx, "select 1 / 0", &rows).await.unwrap_err();
-        let Reply::Failed { message } = failed(&error) else { panic!("not a failure") };
+        let Reply::Failed { message } = failed::<Done>(&error) else { panic!("not a failure") };
         assert!(message.contains("Divide by zero"), "{message}");
     }
 }

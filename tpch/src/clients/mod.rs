@@ -1,0 +1,174 @@
+//! `clients`: many clients at once on one session, queries a second and latency, both engines in turns.
+//!
+//! ```text
+//! harness ─┬─ worker plain       warm-up ░░░░       ▓▓▓▓       ▓▓▓▓          each ▓: C clients, one session,
+//!          └─ worker slipstream      ░░░░     ▓▓▓▓       ▓▓▓▓       …        one query after the other each
+//! ```
+//! Each engine lives in a process of its own, as in `run`: neither the allocator, nor a cache of the process, nor a
+//! query that outlives its slice is shared, and an engine that dies or hangs does not take the other with it. While
+//! one engine has its slice the other one waits for a line and costs nothing; turns give both the same machine.
+
+mod load;
+mod report;
+mod samples;
+pub(crate) mod worker;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use datafusion::error::Result;
+
+use crate::engine::{self, Engine, EngineOptions};
+use crate::error::cannot_write;
+use crate::generate::{default_dir, ensure, parse_scale_factor};
+use crate::queries::{QUERIES, Query};
+use crate::run::machine::{Machine, Versions};
+use crate::run::process::WorkerProcess;
+use crate::run::{QueryList, SCRATCH_PREFIX, parse_queries, write_json};
+use report::{EngineReport, Report, Settings};
+use worker::Request;
+
+/// Arguments of `clients`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Size of the data: 1 is about 1 GB as text; fractions such as 0.01 are fine
+    #[arg(short, long, value_name = "N", value_parser = parse_scale_factor)]
+    scale_factor: f64,
+    /// Folder of the data, generated when absent [default: tpch/data/sf{N}]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Clients at once; each sends its next query when the last one has ended
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    clients: u16,
+    /// Seconds of load on each engine
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Turns of each engine, among which its seconds are divided
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    slices: u16,
+    /// Queries to run, as in 1,18 or 1-5 [default: all 22]
+    #[arg(long, value_name = "LIST", value_parser = parse_queries)]
+    queries: Option<QueryList>,
+    #[command(flatten)]
+    options: engine::EngineArgs,
+    /// Seconds after which a query is given up and counted as a failure
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    timeout: u32,
+    /// File for all figures
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What a worker may take beyond a slice and the deadline of its last queries: registering tables, sorting samples.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Runs `clients`.
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let data = args.data.clone().unwrap_or_else(|| default_dir(args.scale_factor));
+    let queries: Vec<&Query> = args.queries.clone().map_or_else(|| QUERIES.iter().collect(), |list| list.0);
+    let mut options = args.options.clone().into_options();
+    let mut report = prepare(&args, &queries, &options)?;
+    ensure(&data, args.scale_factor).await?;
+    // The workers are dropped, and so ended, before this folder is removed.
+    let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir()?;
+    options.spill_dir = Some(scratch.path().to_owned());
+
+    println!("{}\n{}", report.title(), Report::header());
+    let mut sides = vec![];
+    for engine in [Engine::Plain, Engine::Slipstream] {
+        let line = worker::Args::to_command_line(engine, &args, &data, &queries, &options);
+        sides.push(Side::start(engine, line, &report.settings).await?);
+    }
+    for query in &queries {
+        for side in &mut sides {
+            side.ask(&Request::WarmUp { query: query.number }).await;
+        }
+    }
+    let seconds = f64::from(args.seconds) / f64::from(args.slices);
+    for _ in 0..args.slices {
+        for side in &mut sides {
+            side.ask(&Request::Slice { seconds }).await;
+        }
+    }
+    for side in sides {
+        println!("{}", Report::line(side.engine, &side.report));
+        match side.engine {
+            Engine::Plain => report.plain = side.report,
+            Engine::Slipstream => report.slipstream = side.report,
+        }
+    }
+    report.summarize();
+    println!("\n{}", report.footer());
+    if let Some(path) = &args.json {
+        write_json(&report, path)?;
+    }
+    Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Checks the options before any work is done, and begins the report.
+fn prepare(args: &Args, queries: &[&Query], options: &EngineOptions) -> Result<Report> {
+    let mut target_partitions = 0;
+    for engine in [Engine::Plain, Engine::Slipstream] {
+        target_partitions = engine::context(engine, options)?.copied_config().target_partitions();
+    }
+    if let Some(path) = &args.json {
+        std::fs::File::create(path).map_err(|e| cannot_write(path, &e))?;
+    }
+    Ok(Report {
+        machine: Machine::current(),
+        versions: Versions::current(),
+        settings: Settings {
+            scale_factor: args.scale_factor,
+            clients: args.clients,
+            seconds: args.seconds,
+            slices: args.slices,
+            timeout_seconds: args.timeout,
+            queries: queries.iter().map(|q| q.number).collect(),
+            memory_limit_bytes: options.memory_limit_bytes,
+            target_partitions,
+            set: options.settings.clone(),
+        },
+        plain: EngineReport::default(),
+        slipstream: EngineReport::default(),
+        ratio: None,
+    })
+}
+
+/// One engine's worker and its figures so far.
+struct Side {
+    engine: Engine,
+    /// Gone once it has died or hung.
+    worker: Option<WorkerProcess<EngineReport>>,
+    report: EngineReport,
+}
+
+impl Side {
+    /// Starts the engine's worker.
+    async fn start(engine: Engine, line: Vec<std::ffi::OsString>, settings: &Settings) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(line);
+        let slice = Duration::from_secs(u64::from(settings.seconds / u32::from(settings.slices)) + 1);
+        let timeout = slice + Duration::from_secs(u64::from(settings.timeout_seconds)) + GRACE;
+        let mut side = Self { engine, worker: None, report: EngineReport::default() };
+        match WorkerProcess::spawn(&mut command, timeout).await? {
+            Ok(worker) => side.worker = Some(worker),
+            Err(message) => side.report.count_failure(message),
+        }
+        Ok(side)
+    }
+
+    /// Sends a request; the reply has the figures of all slices so far. A lost worker is a failure, and final.
+    async fn ask(&mut self, request: &Request) {
+        let Some(worker) = &mut self.worker else {
+            return;
+        };
+        match worker.run(request).await {
+            Ok(report) => self.report = report,
+            Err(message) => {
+                self.report.count_failure(message);
+                self.worker = None;
+            }
+        }
+    }
+}
