@@ -50,7 +50,9 @@ impl Exceptions {
                 "adds" => Exception::Adds(reason.to_owned()),
                 "unstable" => Exception::Unstable(reason.to_owned()),
                 other => {
-                    return exec_err!("{place}: {location} is `differs`, `adds` or `unstable`, not `{other}`");
+                    return exec_err!(
+                        "{place}: {location} is `differs`, `adds` or `unstable`, not `{other}`"
+                    );
                 }
             };
             if by_location.insert(location.to_owned(), exception).is_some() {
