@@ -257,8 +257,7 @@ fn conclude(judgements: &[Judgement<'_>], exceptions: &Exceptions) -> ExitCode {
             *compared.entry(location.as_str()).or_insert(false) |= differs;
         }
     }
-    let stale: Vec<&str> =
-        exceptions.always_differing().filter(|location| compared.get(location) == Some(&false)).collect();
+    let stale = exceptions.stale(&compared);
     for location in &stale {
         println!("STALE exception: {location} no longer differs, take it off exceptions.txt");
     }
