@@ -19,7 +19,7 @@ use crate::error::{config_error, suggestion};
 ///
 /// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
 /// list equal to the rules that `session::rule_order` splices.
-pub const RULE_NAMES: &[&str] = &["nested_loop_join_guard"];
+pub const RULE_NAMES: &[&str] = &["join_order", "nested_loop_join_guard"];
 
 /// The values of the `slipstream.*` settings of one session.
 ///
@@ -34,6 +34,8 @@ pub struct SlipstreamOptions {
     pub disabled_rules: Vec<String>,
     /// `slipstream.explain.enabled`
     pub explain_enabled: bool,
+    /// `slipstream.join_order.enabled`
+    pub join_order_enabled: bool,
     /// `slipstream.nested_loop_join_guard.enabled`
     pub nested_loop_join_guard_enabled: bool,
     /// `slipstream.query_log.enabled`
@@ -50,6 +52,7 @@ impl Default for SlipstreamOptions {
             enabled: true,
             disabled_rules: Vec::new(),
             explain_enabled: true,
+            join_order_enabled: true,
             nested_loop_join_guard_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,

@@ -116,6 +116,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        join_order_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "join_order.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Joins tables in the order, and with the build sides, that statistics make look cheapest. Turn it off \
+             where a query is written in a better order than the statistics know.",
+            "false: joins stay in the order in which they are written",
+        )
+    ),
+    field!(
         nested_loop_join_guard_enabled,
         bool::to_string,
         boolean,

@@ -1,7 +1,10 @@
 //! Rules from `ExecutionPlan` to `ExecutionPlan`.
 
+mod estimate;
+mod join_order;
 mod nested_loop_join_guard;
 mod rule;
 
+pub(crate) use join_order::JoinOrder;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};

@@ -1,0 +1,168 @@
+//! What is known of one column.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue};
+
+/// What is expected of one column of a result.
+#[derive(Debug, Clone)]
+pub(crate) struct ColumnEstimate {
+    /// Distinct values, NULL not counted. Never more than there are rows.
+    pub(crate) distinct: f64,
+    /// Smallest and largest value, on a scale where differences mean something.
+    pub(crate) bounds: Option<(f64, f64)>,
+    /// Share of the rows that are NULL.
+    pub(crate) nulls: f64,
+    /// Bytes of one value in memory.
+    pub(crate) bytes: f64,
+}
+
+impl ColumnEstimate {
+    /// A column of which the type is known, and that there are `rows` of it.
+    pub(crate) fn unknown(data_type: &DataType, rows: f64) -> Self {
+        let distinct = if *data_type == DataType::Boolean { 2.0 } else { rows };
+        Self { distinct: distinct.min(rows).max(1.0), bounds: None, nulls: 0.0, bytes: type_bytes(data_type) }
+    }
+
+    /// A column of a source whose statistics are known.
+    pub(crate) fn of_source(data_type: &DataType, statistics: &ColumnStatistics, rows: f64) -> Self {
+        let mut column = Self::unknown(data_type, rows);
+        if let Some(nulls) = statistics.null_count.get_value()
+            && rows > 0.0
+        {
+            column.nulls = (*nulls as f64 / rows).clamp(0.0, 1.0);
+        }
+        let size = statistics.byte_size.get_value().map(|bytes| *bytes as f64);
+        column.bounds = bounds(&statistics.min_value, &statistics.max_value);
+        column.distinct = distinct(data_type, statistics, column.bounds, size, rows);
+        if is_text(data_type)
+            && let Some(size) = size
+            && rows > 0.0
+        {
+            column.bytes += size / rows;
+        }
+        column
+    }
+}
+
+/// The smallest of the bounds that apply, in the order of trust: counted by the writer; the number of values
+/// between minimum and maximum; the width of a dictionary code.
+fn distinct(
+    data_type: &DataType,
+    statistics: &ColumnStatistics,
+    bounds: Option<(f64, f64)>,
+    size: Option<f64>,
+    rows: f64,
+) -> f64 {
+    if let Some(counted) = statistics.distinct_count.get_value() {
+        return (*counted as f64).clamp(1.0, rows.max(1.0));
+    }
+    let mut distinct = ColumnEstimate::unknown(data_type, rows).distinct;
+    if let Some((low, high)) = bounds
+        && is_discrete(data_type)
+    {
+        distinct = distinct.min(high - low + 1.0);
+    }
+    if let Some(size) = size
+        && is_text(data_type)
+        && let Some(codes) = dictionary_codes(size, rows)
+    {
+        distinct = distinct.min(codes);
+    }
+    distinct.max(1.0)
+}
+
+/// The number of values in the dictionary of a text column that takes `size` bytes in its file.
+///
+/// Parquet bit-packs dictionary codes, so a column of few values takes ⌈log2 of their number⌉ bits a row. Above
+/// 16 bits it may as well be short text that is stored as it is; then nothing is known.
+fn dictionary_codes(size: f64, rows: f64) -> Option<f64> {
+    // In a small file headers and the dictionary itself outweigh the codes.
+    if rows < 10_000.0 {
+        return None;
+    }
+    let bits = (size * 8.0 / rows).floor();
+    // On average the codes fill three quarters of the range that their width allows.
+    (bits <= 16.0).then(|| (0.75 * bits.exp2()).max(1.0))
+}
+
+fn bounds(min: &Precision<ScalarValue>, max: &Precision<ScalarValue>) -> Option<(f64, f64)> {
+    let (low, high) = (position(min.get_value()?)?, position(max.get_value()?)?);
+    (low <= high).then_some((low, high))
+}
+
+/// A value's place on a scale where differences mean something; decimals count in units of their last digit.
+pub(super) fn position(value: &ScalarValue) -> Option<f64> {
+    let place = match value {
+        ScalarValue::Int8(v) => f64::from((*v)?),
+        ScalarValue::Int16(v) => f64::from((*v)?),
+        ScalarValue::Int32(v) | ScalarValue::Date32(v) | ScalarValue::Time32Second(v) => f64::from((*v)?),
+        ScalarValue::Int64(v)
+        | ScalarValue::Date64(v)
+        | ScalarValue::TimestampSecond(v, _)
+        | ScalarValue::TimestampMillisecond(v, _)
+        | ScalarValue::TimestampMicrosecond(v, _)
+        | ScalarValue::TimestampNanosecond(v, _) => (*v)? as f64,
+        ScalarValue::UInt8(v) => f64::from((*v)?),
+        ScalarValue::UInt16(v) => f64::from((*v)?),
+        ScalarValue::UInt32(v) => f64::from((*v)?),
+        ScalarValue::UInt64(v) => (*v)? as f64,
+        ScalarValue::Float32(v) => f64::from((*v)?),
+        ScalarValue::Float64(v) => (*v)?,
+        ScalarValue::Decimal128(v, _, _) => (*v)? as f64,
+        _ => return None,
+    };
+    place.is_finite().then_some(place)
+}
+
+/// Whether the values between two bounds can be counted.
+fn is_discrete(data_type: &DataType) -> bool {
+    data_type.is_integer() || matches!(data_type, DataType::Date32 | DataType::Decimal128(..))
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
+}
+
+/// Bytes of one value in memory; of text, what a view takes.
+fn type_bytes(data_type: &DataType) -> f64 {
+    match data_type {
+        DataType::Boolean => 0.125,
+        other => other.primitive_width().map_or(16.0, |bytes| bytes as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statistics(min: ScalarValue, max: ScalarValue) -> ColumnStatistics {
+        ColumnStatistics::new_unknown()
+            .with_min_value(Precision::Exact(min))
+            .with_max_value(Precision::Exact(max))
+    }
+
+    #[test]
+    fn distinct_values_are_bounded_by_their_range() {
+        let of = |data_type, min, max| {
+            ColumnEstimate::of_source(&data_type, &statistics(min, max), 1000.0).distinct
+        };
+        assert_eq!(of(DataType::Int64, ScalarValue::from(1_i64), ScalarValue::from(50_i64)), 50.0);
+        assert_eq!(of(DataType::Int64, ScalarValue::from(1_i64), ScalarValue::from(9_999_i64)), 1000.0);
+        let cents = |value| ScalarValue::Decimal128(Some(value), 15, 2);
+        assert_eq!(of(DataType::Decimal128(15, 2), cents(100), cents(299)), 200.0);
+        assert_eq!(of(DataType::Float64, ScalarValue::from(0.0), ScalarValue::from(1.0)), 1000.0);
+    }
+
+    #[test]
+    fn short_codes_tell_of_few_values() {
+        let text = |bytes, rows| {
+            let statistics = ColumnStatistics::new_unknown().with_byte_size(Precision::Inexact(bytes));
+            ColumnEstimate::of_source(&DataType::Utf8View, &statistics, rows).distinct
+        };
+        assert_eq!(text(1_262_720, 2_000_000.0), 24.0, "five bits a row");
+        assert_eq!(text(35_918_685, 1_500_000.0), 1_500_000.0, "text that is stored as it is");
+        assert_eq!(text(400, 25.0), 25.0, "a file too small to tell");
+    }
+}

@@ -1,0 +1,198 @@
+//! Estimates of plan nodes, from the leaves up.
+
+use std::sync::Arc;
+
+use datafusion::common::JoinType;
+use datafusion::common::stats::Precision;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec};
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+use super::Estimate;
+use super::column::ColumnEstimate;
+use super::selectivity::selectivity;
+
+type Plan = Arc<dyn ExecutionPlan>;
+
+/// What is expected of `plan`; `None` where some source below it does not know its rows.
+pub(crate) fn estimate(plan: &Plan) -> Option<Estimate> {
+    let node = plan.as_ref();
+    let estimated = if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        of_filter(filter)?
+    } else if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
+        let input = estimate(projection.input())?;
+        project(&input, projection.expr().iter().map(|item| &item.expr), plan)
+    } else if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        of_aggregate(aggregate, plan)?
+    } else if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        of_hash_join(join)?
+    } else if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
+        let (left, right) = (estimate(join.left())?, estimate(join.right())?);
+        Estimate { rows: left.rows * right.rows, columns: [left.columns, right.columns].concat() }
+    } else if node.is::<UnionExec>() {
+        of_union(node)?
+    } else if keeps_rows(node) {
+        estimate(node.children().first()?)?
+    } else if node.children().is_empty() {
+        of_leaf(node)?
+    } else {
+        return None;
+    };
+    // A node of a kind that changes its columns otherwise than is known here.
+    if estimated.columns.len() != plan.schema().fields().len() {
+        return None;
+    }
+    Some(match node.fetch() {
+        Some(fetch) => estimated.limited(fetch as f64),
+        None => estimated,
+    })
+}
+
+fn keeps_rows(node: &dyn ExecutionPlan) -> bool {
+    node.is::<SortExec>()
+        || node.is::<SortPreservingMergeExec>()
+        || node.is::<RepartitionExec>()
+        || node.is::<CoalescePartitionsExec>()
+        || node.is::<GlobalLimitExec>()
+        || node.is::<LocalLimitExec>()
+}
+
+fn of_leaf(node: &dyn ExecutionPlan) -> Option<Estimate> {
+    let schema = node.schema();
+    let statistics = StatisticsContext::new().compute(node, &StatisticsArgs::new()).ok()?;
+    let rows = match statistics.num_rows {
+        Precision::Exact(rows) | Precision::Inexact(rows) => rows as f64,
+        Precision::Absent if node.is::<EmptyExec>() => 0.0,
+        Precision::Absent if node.is::<PlaceholderRowExec>() => 1.0,
+        Precision::Absent => return None,
+    };
+    let columns = schema.fields().iter().zip(&statistics.column_statistics);
+    let columns =
+        columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
+    Some(Estimate { rows, columns })
+}
+
+fn of_filter(filter: &FilterExec) -> Option<Estimate> {
+    let input = estimate(filter.input())?;
+    let share = selectivity(filter.predicate(), &input.columns);
+    let mut filtered = input.filtered(share);
+    if let Some(projection) = filter.projection() {
+        filtered.columns =
+            projection.iter().map(|index| filtered.columns.get(*index).cloned()).collect::<Option<_>>()?;
+    }
+    Some(filtered)
+}
+
+/// The columns that expressions make of an input's.
+fn project<'a>(
+    input: &Estimate,
+    exprs: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>,
+    plan: &Plan,
+) -> Estimate {
+    let schema = plan.schema();
+    let columns = exprs.zip(schema.fields()).map(|(expr, field)| {
+        let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
+        column.cloned().unwrap_or_else(|| ColumnEstimate::unknown(field.data_type(), input.rows))
+    });
+    Estimate { rows: input.rows, columns: columns.collect() }
+}
+
+/// Groups are as many as the keys' combinations, and never more than rows.
+fn of_aggregate(aggregate: &AggregateExec, plan: &Plan) -> Option<Estimate> {
+    let input = estimate(aggregate.input())?;
+    let keys = aggregate.group_expr().expr();
+    let key_exprs = keys.iter().map(|(expr, _)| expr);
+    let mut output = project(&input, key_exprs, plan);
+    let mut groups = 1.0_f64;
+    for column in &output.columns {
+        groups *= column.distinct + if column.nulls > 0.0 { 1.0 } else { 0.0 };
+    }
+    groups *= aggregate.group_expr().groups().len().max(1) as f64;
+    output.rows = if keys.is_empty() { 1.0 } else { groups.min(input.rows) };
+    let schema = plan.schema();
+    let aggregates = schema.fields().iter().skip(output.columns.len());
+    let aggregates: Vec<_> =
+        aggregates.map(|field| ColumnEstimate::unknown(field.data_type(), output.rows)).collect();
+    output.columns.extend(aggregates);
+    Some(output)
+}
+
+/// A join outside the reach of join ordering: keys contain one another, and conditions are independent.
+fn of_hash_join(join: &HashJoinExec) -> Option<Estimate> {
+    let (left, right) = (estimate(join.left())?, estimate(join.right())?);
+    let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
+    for (l, r) in join.on() {
+        left_distinct *= key_distinct(l, &left);
+        right_distinct *= key_distinct(r, &right);
+    }
+    let left_distinct = left_distinct.min(left.rows).max(1.0);
+    let right_distinct = right_distinct.min(right.rows).max(1.0);
+    let filter = if join.filter().is_some() { 0.5 } else { 1.0 };
+    let pairs = left.rows * right.rows / left_distinct.max(right_distinct) * filter;
+    let left_matched = left.rows * (right_distinct / left_distinct).min(1.0) * filter;
+    let right_matched = right.rows * (left_distinct / right_distinct).min(1.0) * filter;
+    let rows = match join.join_type() {
+        JoinType::Inner => pairs,
+        JoinType::Left => pairs.max(left.rows),
+        JoinType::Right => pairs.max(right.rows),
+        JoinType::Full => pairs.max(left.rows + right.rows),
+        JoinType::LeftSemi => left_matched,
+        JoinType::RightSemi => right_matched,
+        JoinType::LeftAnti => left.rows - left_matched,
+        JoinType::RightAnti => right.rows - right_matched,
+        // The mark has no source column to take an estimate from.
+        JoinType::LeftMark | JoinType::RightMark => return None,
+    };
+    let columns = match join.join_type() {
+        JoinType::LeftSemi | JoinType::LeftAnti => left.columns,
+        JoinType::RightSemi | JoinType::RightAnti => right.columns,
+        _ => [left.columns, right.columns].concat(),
+    };
+    let columns = match &join.projection {
+        Some(projection) => {
+            projection.iter().map(|index| columns.get(*index).cloned()).collect::<Option<_>>()?
+        }
+        None => columns,
+    };
+    let mut joined = Estimate { rows: rows.max(1.0), columns };
+    for column in &mut joined.columns {
+        column.distinct = column.distinct.min(joined.rows);
+    }
+    Some(joined)
+}
+
+/// Distinct values of a join key.
+pub(super) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
+    let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
+    column.map_or(input.rows, |column| column.distinct).max(1.0)
+}
+
+fn of_union(node: &dyn ExecutionPlan) -> Option<Estimate> {
+    let inputs = node.children().into_iter().map(estimate).collect::<Option<Vec<_>>>()?;
+    let mut inputs = inputs.into_iter();
+    let mut union = inputs.next()?;
+    for input in inputs {
+        union.rows += input.rows;
+        for (column, other) in union.columns.iter_mut().zip(&input.columns) {
+            column.distinct += other.distinct;
+            column.bounds = match (column.bounds, other.bounds) {
+                (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+                _ => None,
+            };
+            column.bytes = column.bytes.max(other.bytes);
+        }
+    }
+    Some(union)
+}

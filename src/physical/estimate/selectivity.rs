@@ -1,0 +1,243 @@
+//! What share of the rows a predicate keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
+    TryCastExpr,
+};
+use datafusion::physical_expr::utils::split_conjunction;
+use datafusion::physical_plan::PhysicalExpr;
+
+use super::column::{ColumnEstimate, position};
+
+/// Of a predicate that nothing is known of.
+const UNKNOWN: f64 = 0.2;
+/// Of `a < b` where the range is not known.
+const INEQUALITY: f64 = 1.0 / 3.0;
+/// Of a pattern with text on both sides of a wildcard, or before it.
+const PATTERN: f64 = 0.1;
+/// Of a pattern that fixes the beginning.
+const PREFIX: f64 = 0.03;
+/// Of `f(a) = literal`, where `f` is not known.
+const FUNCTION_EQUALITY: f64 = 0.1;
+
+type Expr = Arc<dyn PhysicalExpr>;
+
+/// The share of the rows for which `predicate` is true, between 0 and 1.
+///
+/// `columns` are those that the predicate's column indices mean.
+pub(crate) fn selectivity(predicate: &Expr, columns: &[ColumnEstimate]) -> f64 {
+    let mut ranges: BTreeMap<usize, Range> = BTreeMap::new();
+    let mut share = 1.0;
+    for conjunct in split_conjunction(predicate) {
+        // `a >= 1 AND a < 2` is one range, and not two independent halves of the table.
+        match range_of(conjunct) {
+            Some((column, range)) if columns.get(column).is_some_and(|c| c.bounds.is_some()) => {
+                ranges.entry(column).or_default().intersect(&range);
+            }
+            _ => share *= single(conjunct, columns),
+        }
+    }
+    for (column, range) in ranges {
+        share *= range.share(&columns[column]);
+    }
+    share.clamp(0.0, 1.0)
+}
+
+/// The values that comparisons with literals leave of a column.
+#[derive(Debug)]
+struct Range {
+    low: f64,
+    high: f64,
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Self { low: f64::NEG_INFINITY, high: f64::INFINITY }
+    }
+}
+
+impl Range {
+    fn intersect(&mut self, other: &Self) {
+        self.low = self.low.max(other.low);
+        self.high = self.high.min(other.high);
+    }
+
+    fn share(&self, column: &ColumnEstimate) -> f64 {
+        let Some((min, max)) = column.bounds else {
+            return INEQUALITY;
+        };
+        let (low, high) = (self.low.max(min), self.high.min(max));
+        if high < low {
+            return 0.0;
+        }
+        // Each distinct value stands for a stretch of the scale of its own, so one value is not nothing.
+        let stretch = if column.distinct > 1.0 { (max - min) / (column.distinct - 1.0) } else { 1.0 };
+        let share = ((high - low + stretch) / (max - min + stretch)).clamp(0.0, 1.0);
+        share * (1.0 - column.nulls)
+    }
+}
+
+/// `column <op> literal`, where it bounds the column.
+fn range_of(expr: &Expr) -> Option<(usize, Range)> {
+    let binary = expr.downcast_ref::<BinaryExpr>()?;
+    let (column, op, value) = match (column_of(binary.left()), literal_of(binary.right())) {
+        (Some(column), Some(value)) => (column, *binary.op(), value),
+        _ => (column_of(binary.right())?, binary.op().swap()?, literal_of(binary.left())?),
+    };
+    let place = position(value)?;
+    let range = match op {
+        Operator::Lt | Operator::LtEq => Range { high: place, ..Range::default() },
+        Operator::Gt | Operator::GtEq => Range { low: place, ..Range::default() },
+        _ => return None,
+    };
+    Some((column, range))
+}
+
+/// The column that `expr` is, casts aside.
+fn column_of(expr: &Expr) -> Option<usize> {
+    if let Some(column) = expr.downcast_ref::<Column>() {
+        return Some(column.index());
+    }
+    let inner = expr
+        .downcast_ref::<CastExpr>()
+        .map(CastExpr::expr)
+        .or_else(|| expr.downcast_ref::<TryCastExpr>().map(TryCastExpr::expr))?;
+    column_of(inner)
+}
+
+fn literal_of(expr: &Expr) -> Option<&ScalarValue> {
+    expr.downcast_ref::<Literal>().map(Literal::value)
+}
+
+/// A predicate on its own.
+fn single(expr: &Expr, columns: &[ColumnEstimate]) -> f64 {
+    let column = |expr: &Expr| column_of(expr).and_then(|index| columns.get(index));
+    if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+        return comparison(binary, columns);
+    }
+    if let Some(value) = literal_of(expr) {
+        return if *value == ScalarValue::Boolean(Some(true)) { 1.0 } else { 0.0 };
+    }
+    if let Some(not) = expr.downcast_ref::<NotExpr>() {
+        return 1.0 - selectivity(not.arg(), columns);
+    }
+    if let Some(is_null) = expr.downcast_ref::<IsNullExpr>() {
+        return column(is_null.arg()).map_or(UNKNOWN, |c| c.nulls);
+    }
+    if let Some(is_not_null) = expr.downcast_ref::<IsNotNullExpr>() {
+        return column(is_not_null.arg()).map_or(1.0 - UNKNOWN, |c| 1.0 - c.nulls);
+    }
+    if let Some(list) = expr.downcast_ref::<InListExpr>() {
+        let each = column(list.expr()).map_or(FUNCTION_EQUALITY, |c| 1.0 / c.distinct);
+        let share = (each * list.len() as f64).min(1.0);
+        return if list.negated() { 1.0 - share } else { share };
+    }
+    if let Some(like) = expr.downcast_ref::<LikeExpr>() {
+        let share = pattern(like.pattern());
+        return if like.negated() { 1.0 - share } else { share };
+    }
+    // A boolean column, or a function that gives one.
+    column(expr).map_or(UNKNOWN, |c| 0.5 * (1.0 - c.nulls))
+}
+
+fn comparison(binary: &BinaryExpr, columns: &[ColumnEstimate]) -> f64 {
+    let (left, right) = (binary.left(), binary.right());
+    let whole = |expr: &Expr| selectivity(expr, columns);
+    match binary.op() {
+        Operator::And => whole(left) * whole(right),
+        Operator::Or => {
+            let (a, b) = (whole(left), whole(right));
+            a + b - a * b
+        }
+        Operator::Eq | Operator::IsNotDistinctFrom => equality(left, right, columns),
+        Operator::NotEq | Operator::IsDistinctFrom => 1.0 - equality(left, right, columns),
+        Operator::LikeMatch | Operator::ILikeMatch => pattern(right),
+        Operator::NotLikeMatch | Operator::NotILikeMatch => 1.0 - pattern(right),
+        Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => INEQUALITY,
+        _ => UNKNOWN,
+    }
+}
+
+fn equality(left: &Expr, right: &Expr, columns: &[ColumnEstimate]) -> f64 {
+    let column = |expr: &Expr| column_of(expr).and_then(|index| columns.get(index));
+    match (column(left), column(right)) {
+        (Some(a), Some(b)) => 1.0 / a.distinct.max(b.distinct),
+        (Some(column), None) | (None, Some(column)) => (1.0 - column.nulls) / column.distinct,
+        (None, None) => FUNCTION_EQUALITY,
+    }
+}
+
+fn pattern(expr: &Expr) -> f64 {
+    let Some(pattern) = literal_of(expr).and_then(|value| value.try_as_str().flatten()) else {
+        return UNKNOWN;
+    };
+    if pattern.starts_with(['%', '_']) { PATTERN } else { PREFIX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::physical_expr::expressions::{binary, col, in_list, is_null, like, lit, not};
+
+    fn schema() -> Schema {
+        Schema::new(vec![
+            Field::new("number", DataType::Int64, true),
+            Field::new("text", DataType::Utf8, true),
+        ])
+    }
+
+    /// 100 numbers from 1 to 100, a tenth of the rows NULL; 20 texts.
+    fn share(expr: Expr) -> f64 {
+        let number = ColumnEstimate { distinct: 100.0, bounds: Some((1.0, 100.0)), nulls: 0.1, bytes: 8.0 };
+        let text = ColumnEstimate { distinct: 20.0, bounds: None, nulls: 0.0, bytes: 16.0 };
+        (selectivity(&expr, &[number, text]) * 1000.0).round() / 1000.0
+    }
+
+    fn compare(column: &str, op: Operator, value: impl datafusion::logical_expr::Literal) -> Expr {
+        let schema = schema();
+        binary(col(column, &schema).unwrap(), op, lit(value), &schema).unwrap()
+    }
+
+    fn and(a: Expr, b: Expr) -> Expr {
+        binary(a, Operator::And, b, &schema()).unwrap()
+    }
+
+    #[test]
+    fn comparisons_with_literals_follow_the_statistics() {
+        assert_eq!(share(compare("number", Operator::LtEq, 50_i64)), 0.45);
+        assert_eq!(share(compare("number", Operator::Gt, 1000_i64)), 0.0);
+        assert_eq!(share(compare("text", Operator::Eq, "a")), 0.05);
+        assert_eq!(share(compare("text", Operator::NotEq, "a")), 0.95);
+        assert_eq!(share(compare("text", Operator::Lt, "a")), 0.333);
+        let (low, high) =
+            (compare("number", Operator::GtEq, 41_i64), compare("number", Operator::LtEq, 50_i64));
+        assert_eq!(share(and(low, high)), 0.09, "one range of ten values, not the product of two halves");
+    }
+
+    #[test]
+    fn other_predicates() {
+        let schema = schema();
+        let number = col("number", &schema).unwrap();
+        let text = col("text", &schema).unwrap();
+        assert_eq!(share(is_null(Arc::clone(&number)).unwrap()), 0.1);
+        assert_eq!(share(not(compare("text", Operator::Eq, "a")).unwrap()), 0.95);
+        let list = vec![lit("a"), lit("b")];
+        assert_eq!(share(in_list(Arc::clone(&text), list, &false, &schema).unwrap()), 0.1);
+        let prefix = like(false, false, Arc::clone(&text), lit("a%"), &schema).unwrap();
+        assert_eq!(share(prefix), PREFIX);
+        let either = binary(
+            compare("text", Operator::Eq, "a"),
+            Operator::Or,
+            compare("text", Operator::Eq, "b"),
+            &schema,
+        );
+        assert_eq!(share(either.unwrap()), 0.098);
+        assert_eq!(share(lit(false)), 0.0);
+    }
+}

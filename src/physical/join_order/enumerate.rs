@@ -1,0 +1,284 @@
+//! The cheapest tree of joins for a graph.
+//!
+//! Up to [`EXHAUSTIVE`] relations all bushy trees without cross products are weighed by dynamic programming over
+//! sets of relations (Moerkotte and Neumann, VLDB 2006), within a budget of pairs; beyond, the pair of trees
+//! whose join costs least is joined until one tree is left (Fegaras, 1998).
+
+use std::collections::HashMap;
+
+use super::cost::{Flow, collected, partitioned};
+use super::flatten::WrittenJoin;
+use super::graph::{Expr, Graph, Kind, Operator, RelSet, columns_of};
+
+/// Relations up to which every order is weighed.
+const EXHAUSTIVE: usize = 12;
+
+/// Pairs of sets that are weighed before the search falls back to the greedy one. A clique of ten relations has
+/// 28,501.
+const MAX_PAIRS: usize = 30_000;
+
+/// Of a semi or outer join's condition beyond its keys.
+const FILTER: f64 = 0.5;
+
+/// A tree of joins over a set of relations.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    pub(super) rows: f64,
+    /// Bytes of the columns of one row that are needed later.
+    row_bytes: f64,
+    /// Distinct values of each class's members.
+    distinct: Vec<f64>,
+    pub(super) cost: f64,
+    /// How it is joined; `None` for one relation.
+    pub(super) join: Option<Join>,
+}
+
+/// The topmost join of a tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Join {
+    pub(super) build: RelSet,
+    pub(super) probe: RelSet,
+    /// Whether the build side goes into one table, instead of one for each partition.
+    pub(super) collected: bool,
+}
+
+/// The best trees that were found.
+#[derive(Debug)]
+pub(super) struct Trees<'a> {
+    graph: &'a Graph,
+    partitions: f64,
+    best: HashMap<RelSet, Tree>,
+    /// For each region column: its width.
+    widths: Vec<f64>,
+}
+
+impl<'a> Trees<'a> {
+    pub(super) fn new(graph: &'a Graph, partitions: usize) -> Self {
+        let columns = graph.relations.iter().flat_map(|relation| &relation.estimate.columns);
+        let widths = columns.map(|column| column.bytes).collect();
+        let mut trees = Self { graph, partitions: partitions.max(1) as f64, best: HashMap::new(), widths };
+        for relation in 0..graph.relations.len() {
+            let tree = trees.leaf(relation);
+            trees.best.insert(1 << relation, tree);
+        }
+        trees
+    }
+
+    /// The tree for `set`.
+    pub(super) fn get(&self, set: RelSet) -> Option<&Tree> {
+        self.best.get(&set)
+    }
+
+    /// Finds a tree for all relations; `None` where they are not connected.
+    pub(super) fn search(&mut self) -> Option<&Tree> {
+        let all = self.graph.all();
+        if self.graph.relations.len() > EXHAUSTIVE || !self.exhaustive() {
+            self.best.retain(|set, _| set.is_power_of_two());
+            self.greedy();
+        }
+        self.best.get(&all)
+    }
+
+    /// Costs the joins as they are written.
+    pub(super) fn written(&mut self, joins: &[WrittenJoin]) -> Option<&Tree> {
+        let mut last = 0;
+        for WrittenJoin { build, probe, collected } in joins {
+            let tree = self.directed(*build, *probe, Some(*collected))?;
+            last = build | probe;
+            self.best.insert(last, tree);
+        }
+        self.best.get(&last)
+    }
+
+    fn exhaustive(&mut self) -> bool {
+        let all = self.graph.all();
+        let mut pairs = 0;
+        for set in 1..=all {
+            if set.is_power_of_two() {
+                continue;
+            }
+            let lowest = set & set.wrapping_neg();
+            let mut left = (set - 1) & set;
+            while left != 0 {
+                // Each pair once; both directions are weighed together.
+                let right = set & !left;
+                if left & lowest != 0 && self.best.contains_key(&left) && self.best.contains_key(&right) {
+                    pairs += 1;
+                    self.consider(left, right);
+                }
+                left = (left - 1) & set;
+            }
+            if pairs > MAX_PAIRS {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn greedy(&mut self) {
+        let mut sets: Vec<RelSet> = (0..self.graph.relations.len()).map(|relation| 1 << relation).collect();
+        while sets.len() > 1 {
+            let mut cheapest: Option<(usize, usize, f64)> = None;
+            for a in 0..sets.len() {
+                for b in a + 1..sets.len() {
+                    self.consider(sets[a], sets[b]);
+                    let Some(tree) = self.best.get(&(sets[a] | sets[b])) else {
+                        continue;
+                    };
+                    let inputs =
+                        [sets[a], sets[b]].map(|set| self.best.get(&set).map_or(0.0, |tree| tree.cost));
+                    let own = tree.cost - inputs[0] - inputs[1] + tree.rows;
+                    if cheapest.is_none_or(|(_, _, least)| own < least) {
+                        cheapest = Some((a, b, own));
+                    }
+                }
+            }
+            let Some((a, b, _)) = cheapest else {
+                return;
+            };
+            let right = sets.swap_remove(b);
+            sets[a] |= right;
+        }
+    }
+
+    /// Keeps the cheaper of the best tree so far and a join of `left` and `right`.
+    fn consider(&mut self, left: RelSet, right: RelSet) {
+        for (build, probe) in [(left, right), (right, left)] {
+            let Some(tree) = self.directed(build, probe, None) else {
+                return;
+            };
+            let best = self.best.entry(left | right);
+            best.and_modify(|best| {
+                if tree.cost < best.cost {
+                    *best = tree.clone();
+                }
+            })
+            .or_insert(tree);
+        }
+    }
+
+    /// The join of `build` and `probe`, `collect`ed or not, or whichever is cheaper.
+    fn directed(&self, build: RelSet, probe: RelSet, collect: Option<bool>) -> Option<Tree> {
+        let set = build | probe;
+        let (b, p) = (self.best.get(&build)?, self.best.get(&probe)?);
+        let (rows, distinct) = match self.best.get(&set) {
+            // The rows of a set do not depend on the order in which it was joined.
+            Some(known) if collect.is_none() => (known.rows, known.distinct.clone()),
+            _ => self.joined(build, probe)?,
+        };
+        if !self.may_join(build, probe) {
+            return None;
+        }
+        let output = Flow { rows, row_bytes: self.needed_bytes(set) };
+        let flow = |tree: &Tree| Flow { rows: tree.rows, row_bytes: tree.row_bytes };
+        let one = collected(flow(b), flow(p), output, self.partitions);
+        let many = partitioned(flow(b), flow(p), output, self.partitions);
+        let collected = collect.unwrap_or(one <= many);
+        let cost = b.cost + p.cost + if collected { one } else { many };
+        let join = Some(Join { build, probe, collected });
+        Some(Tree { rows, row_bytes: output.row_bytes, distinct, cost, join })
+    }
+
+    fn leaf(&self, relation: usize) -> Tree {
+        let set = 1 << relation;
+        let own = &self.graph.relations[relation];
+        let share: f64 = self.graph.conditions_on(relation).map(|condition| condition.selectivity).product();
+        let rows = (own.estimate.rows * share).max(1.0);
+        let distinct = self.graph.classes.iter().map(|class| {
+            let here = class.iter().filter(|member| member.relation == relation);
+            here.map(|member| member.distinct.min(rows)).fold(f64::INFINITY, f64::min)
+        });
+        let distinct = distinct.collect();
+        Tree { rows, row_bytes: self.needed_bytes(set), distinct, cost: 0.0, join: None }
+    }
+
+    /// Whether the two sides are connected, and no relation enters by another join than its own.
+    fn may_join(&self, left: RelSet, right: RelSet) -> bool {
+        let graph = self.graph;
+        match (graph.operator_of(left), graph.operator_of(right)) {
+            (Some(_), Some(_)) => false,
+            (Some(operator), None) => operator.fits(graph, right),
+            (None, Some(operator)) => operator.fits(graph, left),
+            (None, None) => {
+                let class =
+                    |index| graph.member(index, left).is_some() && graph.member(index, right).is_some();
+                (0..graph.classes.len()).any(class)
+                    || graph.conditions.iter().any(|condition| {
+                        graph.decides(condition, left, right)
+                            && graph.key_of(condition, left, right).is_some()
+                    })
+            }
+        }
+    }
+
+    /// Rows and distinct values of a join.
+    fn joined(&self, left: RelSet, right: RelSet) -> Option<(f64, Vec<f64>)> {
+        let (l, r) = (self.best.get(&left)?, self.best.get(&right)?);
+        let graph = self.graph;
+        let conditions = graph.conditions.iter().filter(|condition| graph.decides(condition, left, right));
+        let share: f64 = conditions.map(|condition| condition.selectivity).product();
+        let rows = match (graph.operator_of(left), graph.operator_of(right)) {
+            (_, Some(operator)) => self.operated(operator, l, r),
+            (Some(operator), _) => self.operated(operator, r, l),
+            _ => {
+                let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
+                for (a, b) in
+                    l.distinct.iter().zip(&r.distinct).filter(|(a, b)| a.is_finite() && b.is_finite())
+                {
+                    left_distinct *= a;
+                    right_distinct *= b;
+                }
+                // Several keys together have no more values than there are rows.
+                let distinct = left_distinct.min(l.rows).max(right_distinct.min(r.rows)).max(1.0);
+                l.rows * r.rows / distinct
+            }
+        };
+        let rows = (rows * share).max(1.0);
+        let distinct = l.distinct.iter().zip(&r.distinct).map(|(a, b)| {
+            let both = a.min(*b);
+            if both.is_finite() { both.min(rows) } else { f64::INFINITY }
+        });
+        Some((rows, distinct.collect()))
+    }
+
+    /// Rows that an operator makes of `kept`, given all rows of its own relation.
+    fn operated(&self, operator: &Operator, kept: &Tree, own: &Tree) -> f64 {
+        let (mut kept_distinct, mut own_distinct) = (1.0_f64, 1.0_f64);
+        for ((left, right), class) in operator.keys.iter().zip(&operator.key_classes) {
+            kept_distinct *= match class {
+                Some(class) => kept.distinct[*class],
+                None => self.column_distinct(left),
+            };
+            own_distinct *= self.column_distinct(right);
+        }
+        let kept_distinct = kept_distinct.min(kept.rows).max(1.0);
+        let own_distinct = own_distinct.min(own.rows).max(1.0);
+        let filter = if operator.filter.is_some() { FILTER } else { 1.0 };
+        let matched = (own_distinct / kept_distinct).min(1.0) * filter;
+        match operator.kind {
+            Kind::Semi => kept.rows * matched,
+            Kind::Anti => kept.rows * (1.0 - matched).max(0.1),
+            Kind::Outer => {
+                let pairs = kept.rows * own.rows / kept_distinct.max(own_distinct) * filter;
+                pairs.max(kept.rows)
+            }
+        }
+    }
+
+    fn column_distinct(&self, expr: &Expr) -> f64 {
+        let columns = columns_of(expr);
+        let Some(first) = columns.first() else {
+            return 1.0;
+        };
+        let relation = &self.graph.relations[self.graph.relation_of(*first)];
+        match columns.as_slice() {
+            [column] => relation.estimate.columns.get(column - relation.offset).map_or(1.0, |c| c.distinct),
+            _ => relation.estimate.rows,
+        }
+    }
+
+    /// Bytes of the columns of `set` that something above still needs.
+    fn needed_bytes(&self, set: RelSet) -> f64 {
+        self.graph.needed(set).into_iter().map(|column| self.widths.get(column).copied().unwrap_or(0.0)).sum()
+    }
+}

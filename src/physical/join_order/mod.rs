@@ -1,0 +1,154 @@
+//! Joins in the order, and with the build sides, that cost least.
+
+mod build;
+mod cost;
+mod enumerate;
+mod flatten;
+mod graph;
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::config::ConfigOptions;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+
+use self::enumerate::Trees;
+use self::flatten::{Refusal, WrittenJoin, flatten, is_region};
+use self::graph::Graph;
+use super::rule::{PhysicalRule, Rewrite};
+use crate::config::SlipstreamOptions;
+
+/// The share of the written plan's cost below which another order is taken.
+///
+/// Estimates are wrong by more than a few percent; a change that promises less is as likely to lose.
+const WORTH_IT: f64 = 0.95;
+
+/// Reorders hash joins by cost.
+///
+/// DataFusion 55.2 joins in the order in which a query is written, and swaps the inputs of each join by their
+/// sizes. This rule takes each *region* (hash joins of the types inner, left, right, semi and anti, and the
+/// filters and projections of plain columns between them) as a graph, and builds the cheapest tree for it:
+///
+/// ```text
+///   ⋉ o_orderkey = l_orderkey            ⋈ o_orderkey = l_orderkey
+///     ⋈ o_orderkey = l_orderkey            ⋈ c_custkey = o_custkey
+///       ⋈ c_custkey = o_custkey     ─►       ⋉ o_orderkey = l_orderkey
+///         customer                             few orderkeys
+///         orders                               orders
+///       lineitem                             customer
+///     few orderkeys                        lineitem
+/// ```
+///
+/// | | |
+/// |---|---|
+/// | search | [`enumerate`]: all bushy trees up to 12 relations, greedy beyond |
+/// | cost | [`cost`]: rows and bytes of build side, probe side and result; one shared table against one for each partition |
+/// | equalities | transitive: with `a = b AND b = c`, `a` and `c` are joined where that is cheaper |
+/// | semi, anti, outer joins | move past inner joins of the rows they keep; their other side stays whole |
+///
+/// Refuses a region where an input does not know its number of rows, and where no order is clearly cheaper than
+/// the written one. Full and mark joins, null-aware anti joins and joins by `IS NOT DISTINCT FROM` are inputs of
+/// a region, and have regions of their own below.
+#[derive(Debug, Default)]
+pub(crate) struct JoinOrder;
+
+impl PhysicalRule for JoinOrder {
+    fn name(&self) -> &'static str {
+        "join_order"
+    }
+
+    fn enabled(&self, options: &SlipstreamOptions) -> bool {
+        options.join_order_enabled
+    }
+
+    fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
+        let mut outcome = Outcome { partitions: config.execution.target_partitions, ..Outcome::default() };
+        let rewritten = outcome.rewrite(&plan)?;
+        if outcome.reordered.is_empty() {
+            let reason =
+                outcome.refused.first().copied().unwrap_or("the plan has no joins that may be reordered");
+            return Ok(Rewrite::refused(plan, reason));
+        }
+        Ok(Rewrite::applied(rewritten, outcome.reordered.join("; ")))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    partitions: usize,
+    /// What was done to each region that was changed.
+    reordered: Vec<String>,
+    /// Why the others were not.
+    refused: Vec<&'static str>,
+}
+
+impl Outcome {
+    fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        if is_region(plan) { self.region(plan) } else { self.inputs(plan) }
+    }
+
+    /// `plan` with its inputs rewritten.
+    fn inputs(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let children = plan.children();
+        let rewritten = children.iter().map(|child| self.rewrite(child)).collect::<Result<Vec<_>>>()?;
+        let same = children.iter().zip(&rewritten).all(|(old, new)| Arc::ptr_eq(old, new));
+        if same {
+            return Ok(Arc::clone(plan));
+        }
+        replace_children_if_necessary(Arc::clone(plan), rewritten)
+    }
+
+    fn region(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let reordered_before = self.reordered.len();
+        let flattened = flatten(plan, &mut |input| self.rewrite(input))?;
+        let ordered = match flattened {
+            Ok((graph, written)) => self.order(plan, &graph, &written)?,
+            Err(reason) => Err(reason),
+        };
+        match ordered {
+            Ok(ordered) => Ok(ordered),
+            Err(reason) => {
+                // The inputs are rewritten once more, in their old places.
+                self.reordered.truncate(reordered_before);
+                self.refused.push(reason);
+                self.below_region(plan)
+            }
+        }
+    }
+
+    /// The cheapest order of a region, or why there is none.
+    fn order(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        graph: &Graph,
+        written: &[WrittenJoin],
+    ) -> Result<Result<Arc<dyn ExecutionPlan>, Refusal>> {
+        let mut trees = Trees::new(graph, self.partitions);
+        let Some(before) = trees.written(written).map(|tree| tree.cost) else {
+            return Ok(Err("the written order cannot be costed"));
+        };
+        let mut trees = Trees::new(graph, self.partitions);
+        let Some(after) = trees.search().map(|tree| tree.cost) else {
+            return Ok(Err("the joins are not connected"));
+        };
+        if after > before * WORTH_IT {
+            return Ok(Err("no other order is clearly cheaper than the written one"));
+        }
+        let ordered = build::build(graph, &trees, plan)?;
+        let relations = graph.relations.len();
+        let share = 100.0 * after / before;
+        self.reordered.push(format!("{relations} relations, {share:.0} % of the written order's cost"));
+        Ok(Ok(ordered))
+    }
+
+    /// A region as it is, with the regions below its inputs rewritten.
+    fn below_region(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let children = plan.children();
+        let rewritten = children
+            .iter()
+            .map(|child| if is_region(child) { self.below_region(child) } else { self.rewrite(child) })
+            .collect::<Result<Vec<_>>>()?;
+        replace_children_if_necessary(Arc::clone(plan), rewritten)
+    }
+}
