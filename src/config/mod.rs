@@ -19,7 +19,7 @@ use crate::error::{config_error, suggestion};
 ///
 /// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
 /// list equal to the rules that `session::rule_order` splices.
-pub const RULE_NAMES: &[&str] = &["join_order", "nested_loop_join_guard"];
+pub const RULE_NAMES: &[&str] = &["join_order", "scan_filter", "nested_loop_join_guard"];
 
 /// The values of the `slipstream.*` settings of one session.
 ///
@@ -38,6 +38,8 @@ pub struct SlipstreamOptions {
     pub join_order_enabled: bool,
     /// `slipstream.nested_loop_join_guard.enabled`
     pub nested_loop_join_guard_enabled: bool,
+    /// `slipstream.scan_filter.enabled`
+    pub scan_filter_enabled: bool,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -54,6 +56,7 @@ impl Default for SlipstreamOptions {
             explain_enabled: true,
             join_order_enabled: true,
             nested_loop_join_guard_enabled: true,
+            scan_filter_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

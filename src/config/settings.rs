@@ -130,6 +130,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        scan_filter_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "scan_filter.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Evaluates filters inside the Parquet reader in those scans where few rows are expected to pass, and \
+             nowhere else. Turn it off where the statistics mislead it.",
+            "false: datafusion.execution.parquet.pushdown_filters decides for all scans",
+        )
+    ),
+    field!(
         nested_loop_join_guard_enabled,
         bool::to_string,
         boolean,

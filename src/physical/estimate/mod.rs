@@ -12,7 +12,7 @@ mod node;
 mod selectivity;
 
 pub(crate) use column::ColumnEstimate;
-pub(crate) use node::estimate;
+pub(crate) use node::{estimate, key_distinct};
 pub(crate) use selectivity::selectivity;
 
 /// What is expected of a plan's result.

@@ -174,7 +174,7 @@ fn of_hash_join(join: &HashJoinExec) -> Option<Estimate> {
 }
 
 /// Distinct values of a join key.
-pub(super) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
+pub(crate) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
     let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
     column.map_or(input.rows, |column| column.distinct).max(1.0)
 }

@@ -63,6 +63,9 @@ impl PhysicalRule for JoinOrder {
     }
 
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
+        if !config.optimizer.join_reordering {
+            return Ok(Rewrite::refused(plan, "datafusion.optimizer.join_reordering is off"));
+        }
         let mut outcome = Outcome { partitions: config.execution.target_partitions, ..Outcome::default() };
         let rewritten = outcome.rewrite(&plan)?;
         if outcome.reordered.is_empty() {

@@ -1,0 +1,148 @@
+//! Filters inside the Parquet reader, where they save more than they cost.
+
+mod benefit;
+mod producer;
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::FileSource;
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_expr::conjunction;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::utils::split_conjunction;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+
+use self::benefit::{Filter, Scan};
+use self::producer::Producers;
+use super::estimate::ColumnEstimate;
+use super::rule::{PhysicalRule, Rewrite};
+use crate::config::SlipstreamOptions;
+
+/// Nanoseconds that a row costs the operator it reaches.
+const PROBE_ROW: f64 = 20.0;
+const BUILD_ROW: f64 = 60.0;
+const AGGREGATE_ROW: f64 = 60.0;
+const EXCHANGE_ROW: f64 = 20.0;
+
+/// Decides for each Parquet scan whether its filters are evaluated inside the reader.
+///
+/// With `datafusion.execution.parquet.pushdown_filters` the reader decodes the columns of a filter first, and of
+/// the other columns only the rows that it keeps. That is many times faster where few rows are kept, and slower
+/// where most are: one setting for all scans is wrong for some of them. Two things make the difference:
+///
+/// | what | where it is taken from |
+/// |---|---|
+/// | the share of the rows that a filter keeps | static filters: statistics; a join's dynamic filter: the distinct keys of its build side against those of the scanned column |
+/// | what the kept and the dropped rows cost | the columns to decode, and the operators up to the next join |
+///
+/// A dynamic filter that is expected to keep nearly all rows is not evaluated in a reader that evaluates others:
+/// looking up each row in a hash table to keep it is work for nothing.
+///
+/// Refuses where the setting is on already (the session's owner has decided), and where no scan gains.
+#[derive(Debug, Default)]
+pub(crate) struct ScanFilter;
+
+impl PhysicalRule for ScanFilter {
+    fn name(&self) -> &'static str {
+        "scan_filter"
+    }
+
+    fn enabled(&self, options: &SlipstreamOptions) -> bool {
+        options.scan_filter_enabled
+    }
+
+    fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
+        if config.execution.parquet.pushdown_filters {
+            return Ok(Rewrite::refused(plan, "datafusion.execution.parquet.pushdown_filters decides"));
+        }
+        let mut rewriter = Rewriter { producers: Producers::of(&plan)?, scans: Vec::new() };
+        let rewritten = rewriter.rewrite(&plan, 0.0)?;
+        if rewriter.scans.is_empty() {
+            return Ok(Rewrite::refused(plan, "no scan is expected to gain from filters in the reader"));
+        }
+        Ok(Rewrite::applied(rewritten, rewriter.scans.join("; ")))
+    }
+}
+
+struct Rewriter {
+    producers: Producers,
+    /// What was done to which scan.
+    scans: Vec<String>,
+}
+
+impl Rewriter {
+    /// `row` is what a row of `plan` costs before the next join.
+    fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>, row: f64) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
+            return Ok(self.scan(scan, row)?.unwrap_or_else(|| Arc::clone(plan)));
+        }
+        let join = plan.is::<HashJoinExec>();
+        let mut children = Vec::new();
+        for (index, child) in plan.children().into_iter().enumerate() {
+            let row = match index {
+                0 if join => BUILD_ROW,
+                _ if join => PROBE_ROW,
+                _ if plan.is::<AggregateExec>() => row + AGGREGATE_ROW,
+                _ if plan.is::<RepartitionExec>() => row + EXCHANGE_ROW,
+                _ => row,
+            };
+            children.push(self.rewrite(child, row)?);
+        }
+        replace_children_if_necessary(Arc::clone(plan), children)
+    }
+
+    fn scan(&mut self, scan: &DataSourceExec, row: f64) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some((config, source)) = scan.downcast_to_file_source::<ParquetSource>() else {
+            return Ok(None);
+        };
+        let Some(predicate) = source.filter() else {
+            return Ok(None);
+        };
+        let Some((rows, columns)) = columns_of_table(config) else {
+            return Ok(None);
+        };
+        let conjuncts = split_conjunction(&predicate);
+        let filters: Vec<Filter> = conjuncts
+            .into_iter()
+            .map(|conjunct| Filter::new(conjunct, self.producers.share(conjunct, rows, &columns), &columns))
+            .collect();
+        let projected = source.projection().map(ProjectionExprs::column_indices);
+        let scan_model = Scan { rows, row, columns: &columns, projected: projected.as_deref() };
+        let Some(gain) = scan_model.gain(&filters) else {
+            return Ok(None);
+        };
+        let mut kept: Vec<_> = filters.into_iter().filter(Filter::is_useful).collect();
+        kept.sort_by(|a, b| a.rank().total_cmp(&b.rank()));
+        let table = config.file_groups.iter().flat_map(|group| group.iter()).next();
+        let table = table.map_or_else(String::new, |file| file.object_meta.location.to_string());
+        let share: f64 = kept.iter().map(|filter| filter.share).product();
+        self.scans.push(format!(
+            "{} keeps about {:.2} % of its rows in the reader, {:.0} % of the cost",
+            table.rsplit('/').next().unwrap_or_default(),
+            100.0 * share,
+            100.0 * gain
+        ));
+        let predicate = conjunction(kept.into_iter().map(|filter| filter.expr));
+        let source = source.with_predicate(predicate).with_pushdown_filters(true);
+        let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+        Ok(Some(Arc::new(scan.clone().with_data_source(Arc::new(config)))))
+    }
+}
+
+/// The rows of a scanned table and its columns, by their places in the table's schema.
+fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
+    let statistics = config.statistics();
+    let rows = *statistics.num_rows.get_value()? as f64;
+    let schema = config.file_source().table_schema().table_schema();
+    let columns = schema.fields().iter().zip(&statistics.column_statistics);
+    let columns: Vec<_> =
+        columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
+    (columns.len() == schema.fields().len()).then_some((rows, columns))
+}

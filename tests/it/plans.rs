@@ -1,0 +1,203 @@
+//! Plan rules: what they make of a query, when they refuse, and that rows stay the same.
+
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use tempfile::TempDir;
+
+use crate::support::{layered, query, sorted_rows, sql};
+
+/// A fact table, two dimensions and a table of few keys, as Parquet files with statistics.
+///
+/// | table | rows | |
+/// |---|---|---|
+/// | `sale` | 20,000 | keys of `item` and `shop`, some NULL |
+/// | `item` | 2,000 | unique `i`, 40 brands |
+/// | `shop` | 50 | unique `s`, NULL and duplicate cities |
+/// | `wanted` | 5 | keys of `item`, one twice, one NULL |
+/// | `nothing` | 0 | |
+const TABLES: [(&str, &str); 5] = [
+    (
+        "sale",
+        "SELECT v AS id, CASE WHEN v % 17 = 0 THEN NULL ELSE v * 7 % 2000 END AS item, \
+         CASE WHEN v % 13 = 0 THEN NULL ELSE v * 3 % 50 END AS shop, v % 100 AS amount, \
+         arrow_cast(v % 365, 'Int64') AS day FROM generate_series(1, 20000) t(v)",
+    ),
+    ("item", "SELECT v AS i, v % 40 AS brand, concat('item ', v) AS name FROM generate_series(0, 1999) t(v)"),
+    (
+        "shop",
+        "SELECT v AS s, CASE WHEN v % 9 = 0 THEN NULL ELSE v % 7 END AS city FROM generate_series(0, 49) t(v)",
+    ),
+    ("wanted", "SELECT * FROM (VALUES (7), (14), (14), (21), (CAST(NULL AS BIGINT))) t(w)"),
+    ("nothing", "SELECT v AS n FROM generate_series(1, 10) t(v) WHERE v > 100"),
+];
+
+async fn tables(ctx: &SessionContext, folder: &TempDir) {
+    for (name, select) in TABLES {
+        let path = folder.path().join(format!("{name}.parquet"));
+        let path = path.to_str().unwrap();
+        let empty = !std::path::Path::new(path).exists();
+        if empty {
+            sql(ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+        }
+        if name == "nothing" {
+            // An empty COPY writes no file.
+            sql(ctx, &format!("CREATE TABLE nothing AS {select}")).await.unwrap();
+        } else {
+            ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
+        }
+    }
+}
+
+async fn fixture() -> (SessionContext, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let (ctx, _) = layered();
+    tables(&ctx, &folder).await;
+    (ctx, folder)
+}
+
+/// Joins, filters and scans of the plan, indented, with what makes the order visible.
+async fn shape(ctx: &SessionContext, text: &str) -> String {
+    let plan = ctx.sql(text).await.unwrap().create_physical_plan().await.unwrap();
+    let picture = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    let word = |line: &str, key: &str| {
+        let begin = line.find(key)? + key.len();
+        let end = line[begin..].find([',', ']', ' ']).map_or(line.len(), |end| begin + end);
+        Some(line[begin..end].to_owned())
+    };
+    let mut shape = String::new();
+    let mut levels: Vec<usize> = Vec::new();
+    for line in picture.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let name = match line.trim_start() {
+            join if join.starts_with("HashJoinExec") => word(join, "join_type=").unwrap(),
+            scan if scan.starts_with("DataSourceExec: file") => {
+                let file = scan.split(".parquet").next().unwrap().rsplit('/').next().unwrap();
+                file.to_owned()
+            }
+            scan if scan.starts_with("DataSourceExec") => "memory".to_owned(),
+            _ => continue,
+        };
+        levels.retain(|level| *level < indent);
+        shape.push_str(&format!("{}{name}\n", "  ".repeat(levels.len())));
+        levels.push(indent);
+    }
+    shape
+}
+
+async fn verdict(ctx: &SessionContext, rule: &str, text: &str) -> String {
+    let plan = query(ctx, &format!("EXPLAIN {text}")).await.unwrap();
+    let picture = crate::support::picture(&plan);
+    let line = picture.lines().find_map(|line| line.split_once(&format!("{rule}: ")));
+    line.map_or_else(|| picture.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
+}
+
+#[tokio::test]
+async fn the_selective_join_comes_first() {
+    let (ctx, _folder) = fixture().await;
+    let star = "SELECT count(*) FROM sale JOIN shop ON shop = s JOIN item ON item = i WHERE name = 'item 7'";
+    insta::assert_snapshot!(shape(&ctx, star).await, @r"
+    Inner
+      Inner
+        item
+        sale
+      shop
+    ");
+    let verdict = verdict(&ctx, "join_order", star).await;
+    assert!(verdict.starts_with("applied: 3 relations"), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_semi_join_moves_to_the_rows_it_keeps() {
+    let (ctx, _folder) = fixture().await;
+    let late = "SELECT sum(amount) FROM item JOIN sale ON i = item JOIN shop ON s = shop \
+                WHERE i IN (SELECT w FROM wanted)";
+    let shape = shape(&ctx, late).await;
+    let (semi, joins) = (shape.find("wanted").unwrap(), shape.find("shop").unwrap());
+    assert!(semi < joins, "the five keys reduce before anything else is joined:\n{shape}");
+}
+
+#[tokio::test]
+async fn without_statistics_the_written_order_stays() {
+    let (ctx, folder) = fixture().await;
+    let csv = folder.path().join("item.csv");
+    let csv = csv.to_str().unwrap();
+    sql(&ctx, &format!("COPY item TO '{csv}' STORED AS CSV OPTIONS ('format.has_header' 'true')"))
+        .await
+        .unwrap();
+    ctx.register_csv("item_csv", csv, Default::default()).await.unwrap();
+    let text = "SELECT count(*) FROM sale JOIN shop ON shop = s JOIN item_csv ON item = i WHERE brand = 1";
+    let verdict = verdict(&ctx, "join_order", text).await;
+    assert!(verdict.contains("does not know how many rows"), "{verdict}");
+    let owners = "SET datafusion.optimizer.join_reordering = false";
+    sql(&ctx, owners).await.unwrap();
+    let text = "SELECT count(*) FROM sale JOIN shop ON shop = s JOIN item ON item = i WHERE name = 'item 7'";
+    let verdict = self::verdict(&ctx, "join_order", text).await;
+    assert!(verdict.contains("join_reordering"), "{verdict}");
+}
+
+/// Queries whose joins may move, in every way that has gone wrong somewhere.
+const QUERIES: [&str; 26] = [
+    "SELECT id, name, city FROM sale JOIN shop ON shop = s JOIN item ON item = i WHERE brand = 3",
+    "SELECT * FROM shop JOIN sale ON s = shop JOIN item ON i = item WHERE name LIKE 'item 19%'",
+    "SELECT count(*) FROM sale a JOIN sale b ON a.id = b.id JOIN item ON a.item = i AND b.item = i WHERE brand = 1",
+    // Both columns of one table equal the same column of another.
+    "SELECT a.id FROM sale a JOIN shop ON a.shop = s AND a.item = s JOIN item ON item = i",
+    // Equalities that only transitivity shows.
+    "SELECT count(*) FROM item a, item b, item c WHERE a.i = b.i AND b.i = c.i AND c.brand = 5",
+    // A condition across three tables, and one that is not an equality.
+    "SELECT id, i, s FROM sale, item, shop WHERE item = i AND shop = s AND amount + brand = s + 50",
+    "SELECT id FROM sale JOIN item ON item = i JOIN shop ON shop = s AND amount < brand OR city = 3 WHERE id < 300",
+    // Keys that are expressions.
+    "SELECT id, a.i FROM sale JOIN item a ON item + 1 = a.i JOIN shop ON shop = s * 2 WHERE a.brand < 4",
+    // Outer joins, with conditions on either side, above and below.
+    "SELECT id, name FROM sale LEFT JOIN item ON item = i AND brand = 2 JOIN shop ON shop = s WHERE city = 1",
+    "SELECT id FROM sale LEFT JOIN item ON item = i AND brand = 2 JOIN shop ON shop = s WHERE i IS NULL AND city = 2",
+    "SELECT id, i, s FROM item RIGHT JOIN sale ON item = i AND amount > 50 JOIN shop ON shop = s WHERE city = 0",
+    "SELECT id, i, w FROM sale LEFT JOIN item ON item = i LEFT JOIN wanted ON i = w JOIN shop ON shop = s WHERE s < 5",
+    "SELECT id, w FROM sale LEFT JOIN wanted ON item = w JOIN item ON i = item WHERE brand = 7",
+    "SELECT id FROM sale LEFT JOIN item ON item = i LEFT JOIN shop ON brand = s JOIN wanted ON w = item",
+    "SELECT id, n FROM sale LEFT JOIN nothing ON item = n JOIN shop ON shop = s WHERE city = 4",
+    "SELECT a.s, b.s FROM shop a FULL JOIN shop b ON a.city = b.s JOIN item ON a.s = i",
+    // Semi and anti joins, with NULLs, duplicates, filters, and nothing on the other side.
+    "SELECT id FROM sale JOIN item ON item = i WHERE i IN (SELECT w FROM wanted)",
+    "SELECT id FROM sale JOIN shop ON shop = s WHERE item NOT IN (SELECT w FROM wanted WHERE w IS NOT NULL)",
+    "SELECT id FROM sale JOIN shop ON shop = s WHERE item NOT IN (SELECT w FROM wanted)",
+    "SELECT id FROM sale JOIN item ON item = i JOIN shop ON shop = s WHERE city = 1 \
+     AND NOT EXISTS (SELECT 1 FROM wanted WHERE w = i)",
+    "SELECT id FROM sale a JOIN shop ON shop = s WHERE city = 5 \
+     AND EXISTS (SELECT 1 FROM sale b WHERE b.item = a.item AND b.shop <> a.shop)",
+    "SELECT id FROM sale a JOIN shop ON shop = s WHERE city = 5 \
+     AND NOT EXISTS (SELECT 1 FROM sale b WHERE b.item = a.item AND b.amount > a.amount)",
+    "SELECT id FROM sale JOIN shop ON shop = s WHERE EXISTS (SELECT 1 FROM nothing WHERE n = item)",
+    "SELECT id FROM sale JOIN shop ON shop = s WHERE city = 3 AND NOT EXISTS (SELECT 1 FROM nothing WHERE n = item)",
+    // No column of the result comes from a join.
+    "SELECT 1 FROM sale JOIN item ON item = i JOIN shop ON shop = s WHERE brand = 9",
+    "SELECT brand, count(*), sum(amount) FROM sale, item, shop, wanted WHERE item = i AND shop = s AND w = i GROUP BY brand",
+];
+
+#[tokio::test]
+async fn rows_are_those_of_the_plain_engine() {
+    let (ctx, _folder) = fixture().await;
+    let mut applied = 0;
+    for text in QUERIES {
+        sql(&ctx, "SET slipstream.enabled = false").await.unwrap();
+        let expected = sorted_rows(&sql(&ctx, text).await.unwrap());
+        sql(&ctx, "SET slipstream.enabled = true").await.unwrap();
+        assert_eq!(sorted_rows(&query(&ctx, text).await.unwrap()), expected, "{text}");
+        applied += usize::from(verdict(&ctx, "join_order", text).await.starts_with("applied"));
+    }
+    assert!(applied >= QUERIES.len() / 2, "only {applied} of {} queries were changed", QUERIES.len());
+}
+
+#[tokio::test]
+async fn a_scan_filters_where_few_rows_pass() {
+    let (ctx, _folder) = fixture().await;
+    let few = "SELECT sum(amount) FROM sale JOIN item ON item = i WHERE name = 'item 7'";
+    let reported = verdict(&ctx, "scan_filter", few).await;
+    assert!(reported.starts_with("applied: sale.parquet"), "{reported}");
+    let all = "SELECT sum(amount) FROM sale JOIN item ON item = i";
+    let reported = verdict(&ctx, "scan_filter", all).await;
+    assert!(reported.starts_with("refused: no scan"), "{reported}");
+    sql(&ctx, "SET datafusion.execution.parquet.pushdown_filters = true").await.unwrap();
+    let reported = verdict(&ctx, "scan_filter", few).await;
+    assert!(reported.contains("pushdown_filters decides"), "{reported}");
+}
