@@ -13,7 +13,9 @@ mod queries;
 mod run;
 mod sizes;
 mod tables;
+mod tpch;
 mod verify;
+mod workload;
 
 use std::process::ExitCode;
 
