@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use datafusion::error::Result;
 
-/// TPC-H on Parquet with Slipstream and with plain DataFusion, side by side
+/// TPC-H and a star schema with Slipstream and with plain DataFusion, side by side
 #[derive(Debug, Parser)]
 #[command(name = "slipstream-tpch", version)]
 pub(crate) struct Cli {

@@ -51,7 +51,7 @@ pub(crate) fn query(number: u8) -> Option<&'static Query> {
 pub(crate) struct Args {
     /// Number of the query
     number: u8,
-    /// Whose query it is
+    /// Whose query it is: tpch or star
     #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
     workload: AnyWorkload,
 }

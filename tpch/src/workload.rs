@@ -9,10 +9,11 @@ use datafusion::prelude::SessionContext;
 
 use crate::generate::manifest::TableEntry;
 use crate::queries::Query;
+use crate::star::Star;
 use crate::tpch::Tpch;
 
 /// All workloads, the default one first.
-const WORKLOADS: [&dyn Workload; 1] = [&Tpch];
+const WORKLOADS: [&dyn Workload; 2] = [&Tpch, &Star];
 
 /// A schema with its data and its queries.
 ///
@@ -91,8 +92,11 @@ mod tests {
 
     #[test]
     fn workloads_have_names() {
-        assert_eq!(parse_workload("tpch").unwrap().name(), "tpch");
-        assert_eq!(parse_workload("tpcx").unwrap_err(), "there is no workload \"tpcx\", there are tpch");
+        assert_eq!(parse_workload("star").unwrap().name(), "star");
+        assert_eq!(
+            parse_workload("tpcx").unwrap_err(),
+            "there is no workload \"tpcx\", there are tpch, star"
+        );
     }
 
     /// What the harness takes for granted of any workload.

@@ -125,6 +125,7 @@ pub(crate) fn invalid(message: String) -> DataFusionError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::star::Star;
     use crate::tables::Table;
     use crate::tpch::Tpch;
 
@@ -135,6 +136,8 @@ mod tests {
         manifest.check(&Tpch, dir, 0.1).unwrap();
         let error = manifest.check(&Tpch, dir, 1.0).unwrap_err().to_string();
         assert!(error.contains("data holds scale factor 0.1, not 1"), "{error}");
+        let error = manifest.check(&Star, dir, 0.1).unwrap_err().to_string();
+        assert!(error.contains("data was written by tpchgen"), "{error}");
         manifest.generator = "tpchgen 3.0.0".to_owned();
         let error = manifest.check(&Tpch, dir, 0.1).unwrap_err().to_string();
         assert!(error.contains("was written by tpchgen 3.0.0"), "{error}");

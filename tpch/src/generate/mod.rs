@@ -21,13 +21,13 @@ use crate::workload::{AnyWorkload, Workload, parse_workload};
 /// Arguments of `generate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to generate
+    /// What to generate: tpch or star
     #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
     workload: AnyWorkload,
-    /// Size of the data: 1 is about 1 GB as text; fractions such as 0.01 are fine
+    /// Size of the data: 1 is about 1 GB as text, or two million sales and plays; fractions such as 0.01 are fine
     #[arg(short, long, value_name = "N", value_parser = parse_scale_factor)]
     scale_factor: f64,
-    /// Folder for the files [default: tpch/data/sf{N}]
+    /// Folder for the files [default: tpch/data/sf{N}, tpch/data/star-sf{N}]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

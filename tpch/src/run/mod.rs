@@ -40,13 +40,13 @@ pub(crate) const SCRATCH_PREFIX: &str = "slipstream-tpch-";
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Whose queries to run
+    /// Whose queries to run: tpch or star
     #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
     workload: AnyWorkload,
-    /// Size of the data: 1 is about 1 GB as text; fractions such as 0.01 are fine
+    /// Size of the data: 1 is about 1 GB as text, or two million sales and plays; fractions such as 0.01 are fine
     #[arg(short, long, value_name = "N", value_parser = parse_scale_factor)]
     scale_factor: f64,
-    /// Folder of the data, generated when absent [default: tpch/data/sf{N}]
+    /// Folder of the data, generated when absent [default: tpch/data/sf{N}, tpch/data/star-sf{N}]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Queries to run, as in 1,18 or 1-5 [default: all]
