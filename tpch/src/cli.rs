@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use datafusion::error::Result;
 
-/// TPC-H on Parquet with Slipstream and with plain DataFusion, side by side
+/// TPC-H and a star schema with Slipstream and with plain DataFusion, side by side
 #[derive(Debug, Parser)]
 #[command(name = "slipstream-tpch", version)]
 pub(crate) struct Cli {
@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 /// The subcommands; each is run by the module of its name.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Write the tables as Parquet files
+    /// Write the tables of a workload
     Generate(crate::generate::Args),
     /// Run the queries on both engines, compare rows, times and memory
     Run(crate::run::Args),
@@ -30,7 +30,7 @@ pub(crate) enum Command {
     ClientsWorker(crate::clients::worker::Args),
     /// Run the same queries on the same files with DuckDB and Polars
     Peers(crate::peers::Args),
-    /// Print one of the 22 queries
+    /// Print a query
     Query(crate::queries::Args),
     /// One engine and one query in a process of its own; started by `run`
     #[command(hide = true)]

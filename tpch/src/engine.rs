@@ -157,16 +157,19 @@ pub(crate) fn peak_pool_bytes(ctx: &SessionContext) -> Result<usize> {
     Ok(pool.max_reserved())
 }
 
-/// Registers the eight tables from `dir`.
+/// Registers the eight tables of TPC-H from `dir`.
 pub(crate) async fn register_tables(ctx: &SessionContext, dir: &Path) -> Result<()> {
     for table in Table::ALL {
-        let path = table.path(dir);
-        let path = path.to_str().ok_or_else(|| {
-            DataFusionError::Configuration(format!("the path {} is not valid UTF-8", path.display()))
-        })?;
-        ctx.register_parquet(table.name(), path, ParquetReadOptions::default()).await?;
+        ctx.register_parquet(table.name(), utf8(&table.path(dir))?, ParquetReadOptions::default()).await?;
     }
     Ok(())
+}
+
+/// A path as DataFusion takes it.
+pub(crate) fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        DataFusionError::Configuration(format!("the path {} is not valid UTF-8", path.display()))
+    })
 }
 
 /// A started query: its rows, and the plan that produces them (for the metrics, once the rows are drained).

@@ -1,4 +1,4 @@
-//! `slipstream-tpch`: TPC-H and conformance, the layer always beside the plain engine.
+//! `slipstream-tpch`: TPC-H, a star schema and conformance, the layer always beside the plain engine.
 
 mod cli;
 mod clients;
@@ -12,8 +12,11 @@ mod peers;
 mod queries;
 mod run;
 mod sizes;
+mod star;
 mod tables;
+mod tpch;
 mod verify;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use datafusion::error::Result;
 
-/// One query of the benchmark.
+use crate::workload::{AnyWorkload, find_query, parse_workload};
+
+/// One query of a workload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query {
-    /// Its number, 1 to 22.
+    /// Its number, from 1.
     pub(crate) number: u8,
     /// Its text, one statement.
     pub(crate) sql: &'static str,
@@ -48,14 +50,14 @@ pub(crate) fn query(number: u8) -> Option<&'static Query> {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Number of the query
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=22))]
     number: u8,
+    /// Whose query it is: tpch or star
+    #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
+    workload: AnyWorkload,
 }
 
 /// Prints the text of a query, for use in another tool.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(query) = query(args.number) {
-        print!("{}", query.sql);
-    }
+    print!("{}", find_query(args.workload, args.number)?.sql);
     Ok(ExitCode::SUCCESS)
 }

@@ -204,7 +204,7 @@ fn wrong_options_are_refused_before_any_work() {
         ("--set slipstream.no_such=1", 1, "--set slipstream.no_such=1"),
         ("--set no_such=1", 2, "neither a setting datafusion.* nor slipstream.*"),
         ("--memory-limit 12XB", 2, "is not a size"),
-        ("--queries 23", 2, "numbered 1 to 22"),
+        ("--queries 23", 1, "numbered 1 to 22"),
         ("--engines duckdb", 2, "possible values: plain, slipstream"),
         ("--iterations 0", 2, "0 is not in 1.."),
         ("--json no/such/folder/x.json", 1, "cannot write no/such/folder/x.json"),

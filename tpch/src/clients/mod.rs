@@ -26,6 +26,7 @@ use crate::queries::{QUERIES, Query};
 use crate::run::machine::{Machine, Versions};
 use crate::run::process::WorkerProcess;
 use crate::run::{QueryList, SCRATCH_PREFIX, parse_queries, write_json};
+use crate::tpch::Tpch;
 use report::{EngineReport, Report, Settings};
 use worker::Request;
 
@@ -69,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let queries: Vec<&Query> = args.queries.clone().map_or_else(|| QUERIES.iter().collect(), |list| list.0);
     let mut options = args.options.clone().into_options();
     let mut report = prepare(&args, &queries, &options)?;
-    ensure(&data, args.scale_factor).await?;
+    ensure(&Tpch, &data, args.scale_factor).await?;
     // The workers are dropped, and so ended, before this folder is removed.
     let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir()?;
     options.spill_dir = Some(scratch.path().to_owned());
@@ -117,7 +118,7 @@ fn prepare(args: &Args, queries: &[&Query], options: &EngineOptions) -> Result<R
     }
     Ok(Report {
         machine: Machine::current(),
-        versions: Versions::current(),
+        versions: Versions::current(&Tpch),
         settings: Settings {
             scale_factor: args.scale_factor,
             clients: args.clients,

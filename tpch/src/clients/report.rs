@@ -185,7 +185,7 @@ mod tests {
             target_partitions: 2,
             set: vec![],
         };
-        let (machine, versions) = (Machine::current(), Versions::current());
+        let (machine, versions) = (Machine::current(), Versions::current(&crate::tpch::Tpch));
         let (plain, slipstream) = (engine(plain), engine(slipstream));
         let mut report = Report { machine, versions, settings, plain, slipstream, ratio: None };
         report.summarize();

@@ -9,10 +9,7 @@ use datafusion::error::{DataFusionError, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::cannot_write;
-use crate::tables::Table;
-
-/// Name and version of the generator; other versions may draw other rows.
-pub(crate) const GENERATOR: &str = "tpchgen 4.0.0";
+use crate::workload::Workload;
 
 /// The content of `DIR/manifest.json`.
 ///
@@ -33,18 +30,18 @@ pub(crate) struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableEntry {
-    /// Rows in the file.
+    /// Rows in its files.
     pub(crate) rows: i64,
-    /// Row groups in the file.
+    /// Row groups in its files; 0 when they are not Parquet, or have no rows.
     pub(crate) row_groups: i32,
-    /// Size of the file.
+    /// Size of its files.
     pub(crate) bytes: u64,
 }
 
 impl Manifest {
     /// A folder's manifest before its first table.
-    pub(super) fn new(scale_factor: f64) -> Self {
-        Self { scale_factor, generator: GENERATOR.to_owned(), tables: BTreeMap::new() }
+    pub(super) fn new(workload: &dyn Workload, scale_factor: f64) -> Self {
+        Self { scale_factor, generator: workload.generator().to_owned(), tables: BTreeMap::new() }
     }
 
     /// Where a folder's manifest is.
@@ -80,8 +77,17 @@ impl Manifest {
     }
 
     /// Refuses a folder of another scale factor or generator: a mix of them would join to nonsense.
-    pub(super) fn check(&self, dir: &Path, scale_factor: f64) -> Result<()> {
+    pub(super) fn check(&self, workload: &dyn Workload, dir: &Path, scale_factor: f64) -> Result<()> {
         let dir = dir.display();
+        let generator = workload.generator();
+        if self.generator != generator {
+            return Err(invalid(format!(
+                "{dir} was written by {}, this program writes {} with {generator}; name another folder, or \
+                 remove this one to generate it anew",
+                self.generator,
+                workload.title()
+            )));
+        }
         if self.scale_factor.total_cmp(&scale_factor).is_ne() {
             return Err(invalid(format!(
                 "{dir} holds scale factor {}, not {scale_factor}: scale factors are not mixed in a folder; \
@@ -89,52 +95,51 @@ impl Manifest {
                 self.scale_factor
             )));
         }
-        if self.generator != GENERATOR {
-            return Err(invalid(format!(
-                "{dir} was written by {}, this program writes with {GENERATOR}; remove the folder to \
-                 generate it anew",
-                self.generator
-            )));
-        }
         Ok(())
     }
 
-    /// The tables which `dir` lacks: not named here, or with a file that is absent or of another size.
-    pub(super) fn missing(&self, dir: &Path) -> Vec<Table> {
-        let complete = |table: Table| {
-            let size = std::fs::metadata(table.path(dir)).map(|m| m.len()).ok();
-            self.tables.get(table.name()).is_some_and(|entry| Some(entry.bytes) == size)
+    /// The tables which `dir` lacks: not named here, or with files that are absent or of another size.
+    pub(super) fn missing(&self, workload: &dyn Workload, dir: &Path) -> Vec<&'static str> {
+        let complete = |table: &str| {
+            let size = stored_bytes(&workload.path(table, dir)).ok();
+            self.tables.get(table).is_some_and(|entry| Some(entry.bytes) == size)
         };
-        Table::ALL.into_iter().filter(|table| !complete(*table)).collect()
+        workload.tables().into_iter().filter(|table| !complete(table)).collect()
     }
 }
 
+/// Size of a file, or of the files in a folder.
+pub(crate) fn stored_bytes(path: &Path) -> std::io::Result<u64> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    std::fs::read_dir(path)?.map(|file| Ok(file?.metadata()?.len())).sum()
+}
+
 /// A fault of the data folder.
-pub(super) fn invalid(message: String) -> DataFusionError {
+pub(crate) fn invalid(message: String) -> DataFusionError {
     DataFusionError::Configuration(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The version in [`GENERATOR`] is the one that is compiled in.
-    #[test]
-    fn generator_is_the_locked_version() {
-        let lock = include_str!("../../../Cargo.lock");
-        let (name, version) = GENERATOR.split_once(' ').unwrap();
-        assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")));
-    }
+    use crate::star::Star;
+    use crate::tables::Table;
+    use crate::tpch::Tpch;
 
     #[test]
     fn another_scale_factor_or_generator_is_refused() {
-        let mut manifest = Manifest::new(0.1);
+        let mut manifest = Manifest::new(&Tpch, 0.1);
         let dir = Path::new("data");
-        manifest.check(dir, 0.1).unwrap();
-        let error = manifest.check(dir, 1.0).unwrap_err().to_string();
+        manifest.check(&Tpch, dir, 0.1).unwrap();
+        let error = manifest.check(&Tpch, dir, 1.0).unwrap_err().to_string();
         assert!(error.contains("data holds scale factor 0.1, not 1"), "{error}");
+        let error = manifest.check(&Star, dir, 0.1).unwrap_err().to_string();
+        assert!(error.contains("data was written by tpchgen"), "{error}");
         manifest.generator = "tpchgen 3.0.0".to_owned();
-        let error = manifest.check(dir, 0.1).unwrap_err().to_string();
+        let error = manifest.check(&Tpch, dir, 0.1).unwrap_err().to_string();
         assert!(error.contains("was written by tpchgen 3.0.0"), "{error}");
     }
 
@@ -142,16 +147,16 @@ mod tests {
     fn what_is_stored_is_loaded_and_garbage_is_named() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Manifest::load(dir.path()).unwrap(), None);
-        let mut manifest = Manifest::new(0.01);
+        let mut manifest = Manifest::new(&Tpch, 0.01);
         manifest.tables.insert("region".to_owned(), TableEntry { rows: 5, row_groups: 1, bytes: 3 });
         manifest.store(dir.path()).unwrap();
         assert_eq!(Manifest::load(dir.path()).unwrap(), Some(manifest.clone()));
 
-        assert_eq!(manifest.missing(dir.path()).len(), 8, "the file of region is absent");
+        assert_eq!(manifest.missing(&Tpch, dir.path()).len(), 8, "the file of region is absent");
         std::fs::write(Table::Region.path(dir.path()), "PA").unwrap();
-        assert_eq!(manifest.missing(dir.path()).len(), 8, "the file of region is too short");
+        assert_eq!(manifest.missing(&Tpch, dir.path()).len(), 8, "the file of region is too short");
         std::fs::write(Table::Region.path(dir.path()), "PAR").unwrap();
-        assert_eq!(manifest.missing(dir.path()).len(), 7);
+        assert_eq!(manifest.missing(&Tpch, dir.path()).len(), 7);
 
         std::fs::write(Manifest::path(dir.path()), "{").unwrap();
         let error = Manifest::load(dir.path()).unwrap_err().to_string();

@@ -1,34 +1,33 @@
-//! `generate`: the eight tables as Parquet files, resumable, one scale factor a folder.
+//! `generate`: the tables of a workload as files, resumable, one scale factor a folder.
 //!
-//! A file is written under a temporary name, renamed when it is whole, and then entered in the manifest; what
+//! A table is written under a temporary name, renamed when it is whole, and then entered in the manifest; what
 //! the manifest names is not written again.
 
-mod layout;
-mod manifest;
-mod write;
+pub(crate) mod manifest;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use datafusion::error::Result;
-use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
 use datafusion::prelude::SessionConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub(crate) use manifest::GENERATOR;
 use manifest::{Manifest, invalid};
 
 use crate::error::cannot_write;
-use crate::tables::Table;
+use crate::workload::{AnyWorkload, Workload, parse_workload};
 
 /// Arguments of `generate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Size of the data: 1 is about 1 GB as text; fractions such as 0.01 are fine
+    /// What to generate: tpch or star
+    #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
+    workload: AnyWorkload,
+    /// Size of the data: 1 is about 1 GB as text, or two million sales and plays; fractions such as 0.01 are fine
     #[arg(short, long, value_name = "N", value_parser = parse_scale_factor)]
     scale_factor: f64,
-    /// Folder for the files [default: tpch/data/sf{N}]
+    /// Folder for the files [default: tpch/data/sf{N}, tpch/data/star-sf{N}]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -47,15 +46,15 @@ pub(crate) fn parse_scale_factor(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("expected a number from {MIN_SCALE_FACTOR} to {MAX_SCALE_FACTOR}"))
 }
 
-/// Where the data of a scale factor is unless the user says otherwise.
+/// Where the TPC-H data of a scale factor is unless the user says otherwise.
 pub(crate) fn default_dir(scale_factor: f64) -> PathBuf {
     PathBuf::from(format!("tpch/data/sf{scale_factor}"))
 }
 
 /// Runs `generate`.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let dir = args.out.unwrap_or_else(|| default_dir(args.scale_factor));
-    let manifest = generate(&dir, args.scale_factor).await?;
+    let dir = args.out.unwrap_or_else(|| args.workload.default_dir(args.scale_factor));
+    let manifest = generate(args.workload, &dir, args.scale_factor).await?;
     let rows: i64 = manifest.tables.values().map(|t| t.rows).sum();
     let bytes: u64 = manifest.tables.values().map(|t| t.bytes).sum();
     println!(
@@ -72,85 +71,85 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 ///
 /// A folder which somebody else filled is taken as it is, when all tables are there and have as many rows as
 /// the scale factor demands.
-pub(crate) async fn ensure(dir: &Path, scale_factor: f64) -> Result<()> {
+pub(crate) async fn ensure(workload: &dyn Workload, dir: &Path, scale_factor: f64) -> Result<()> {
     match Manifest::load(dir)? {
         Some(manifest) => {
-            manifest.check(dir, scale_factor)?;
-            if manifest.missing(dir).is_empty() {
+            manifest.check(workload, dir, scale_factor)?;
+            if manifest.missing(workload, dir).is_empty() {
                 return Ok(());
             }
         }
-        None if Table::ALL.iter().all(|table| table.path(dir).exists()) => {
-            return check_rows(dir, scale_factor);
+        None if workload.tables().iter().all(|table| workload.path(table, dir).exists()) => {
+            return workload.adopt(dir, scale_factor);
         }
         None => {}
     }
-    eprintln!("Generating scale factor {scale_factor} in {}", dir.display());
-    generate(dir, scale_factor).await.map(drop)
-}
-
-/// Compares the rows in the files' footers with those of the scale factor.
-fn check_rows(dir: &Path, scale_factor: f64) -> Result<()> {
-    for table in Table::ALL {
-        let path = table.path(dir);
-        // A table may be a folder of files; the engines will read it, we cannot count it here.
-        if !path.is_file() {
-            continue;
-        }
-        let rows = SerializedFileReader::new(File::open(&path)?)?.metadata().file_metadata().num_rows();
-        if table.rows(scale_factor).is_some_and(|expected| expected != rows) {
-            return Err(invalid(format!(
-                "{} has {rows} rows, which is not scale factor {scale_factor}",
-                path.display()
-            )));
-        }
-    }
-    Ok(())
+    eprintln!("Generating {} scale factor {scale_factor} in {}", workload.title(), dir.display());
+    generate(workload, dir, scale_factor).await.map(drop)
 }
 
 /// Generates the missing tables of `dir`.
-async fn generate(dir: &Path, scale_factor: f64) -> Result<Manifest> {
+async fn generate(workload: &dyn Workload, dir: &Path, scale_factor: f64) -> Result<Manifest> {
     std::fs::create_dir_all(dir).map_err(|e| invalid(format!("cannot create {}: {e}", dir.display())))?;
     let _lock = lock(dir)?;
     let mut manifest = match Manifest::load(dir)? {
         Some(manifest) => manifest,
         None => {
-            refuse_foreign_files(dir)?;
-            let manifest = Manifest::new(scale_factor);
+            refuse_foreign_files(workload, dir)?;
+            let manifest = Manifest::new(workload, scale_factor);
             manifest.store(dir)?;
             manifest
         }
     };
-    manifest.check(dir, scale_factor)?;
+    manifest.check(workload, dir, scale_factor)?;
 
-    let missing = manifest.missing(dir);
-    let groups: i32 = missing.iter().map(|table| layout::row_groups(*table, scale_factor)).sum();
-    let bar = progress_bar(u64::try_from(groups).unwrap_or_default());
+    let missing = manifest.missing(workload, dir);
+    let bar = progress_bar(missing.iter().map(|table| workload.parts(table, scale_factor)).sum());
     let jobs = SessionConfig::new().target_partitions();
     for table in missing {
         let start = crate::clock::now();
-        bar.set_message(table.name());
-        let temporary = dir.join(format!("{table}.parquet.tmp"));
-        let entry = write::write_table(table, scale_factor, &temporary, jobs, || bar.inc(1)).await?;
-        std::fs::rename(&temporary, table.path(dir))?;
+        bar.set_message(table);
+        let path = workload.path(table, dir);
+        let temporary = temporary(&path)?;
+        let entry = workload.write(table, scale_factor, &temporary, jobs, &mut || bar.inc(1)).await?;
+        remove(&path)?;
+        std::fs::rename(&temporary, &path).map_err(|e| cannot_write(&path, &e))?;
         bar.suspend(|| {
             eprintln!(
-                "{table}: {} rows in {}, {} in {:.1} s",
+                "{table}: {} rows{}, {} in {:.1} s",
                 entry.rows,
-                if entry.row_groups == 1 {
-                    "1 row group".to_owned()
-                } else {
-                    format!("{} row groups", entry.row_groups)
+                match entry.row_groups {
+                    0 => String::new(),
+                    1 => " in 1 row group".to_owned(),
+                    groups => format!(" in {groups} row groups"),
                 },
                 indicatif::HumanBytes(entry.bytes),
                 start.elapsed().as_secs_f64()
             );
         });
-        manifest.tables.insert(table.name().to_owned(), entry);
+        manifest.tables.insert(table.to_owned(), entry);
         manifest.store(dir)?;
     }
     bar.finish_and_clear();
     Ok(manifest)
+}
+
+/// Where a table is written before it is whole; the rest of a broken run is removed.
+fn temporary(path: &Path) -> Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = PathBuf::from(name);
+    remove(&temporary)?;
+    Ok(temporary)
+}
+
+/// Removes a file, or a folder of files, if there is one: a folder cannot be renamed to where another one is.
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(cannot_write(path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Keeps a second `generate` out of the folder until the returned file is dropped.
@@ -167,29 +166,32 @@ fn lock(dir: &Path) -> Result<File> {
 }
 
 /// Refuses files of which nobody knows the scale factor.
-fn refuse_foreign_files(dir: &Path) -> Result<()> {
-    match Table::ALL.into_iter().find(|table| table.path(dir).exists()) {
-        Some(table) => Err(invalid(format!(
+fn refuse_foreign_files(workload: &dyn Workload, dir: &Path) -> Result<()> {
+    let mut paths = workload.tables().into_iter().map(|table| workload.path(table, dir));
+    match paths.find(|path| path.exists()) {
+        Some(path) => Err(invalid(format!(
             "{} exists, but the folder has no manifest.json: its scale factor is not known; name another folder",
-            table.path(dir).display()
+            path.display()
         ))),
         None => Ok(()),
     }
 }
 
 /// What the progress line shows.
-const PROGRESS: &str = "{bar:40} {pos}/{len} row groups, {msg}, {elapsed} (eta {eta})";
+const PROGRESS: &str = "{bar:40} {pos}/{len} parts, {msg}, {elapsed} (eta {eta})";
 
-/// A bar of row groups on standard error; it draws on a terminal only.
-fn progress_bar(row_groups: u64) -> ProgressBar {
+/// A bar of parts of tables on standard error; it draws on a terminal only.
+fn progress_bar(parts: u64) -> ProgressBar {
     // The template is constant, and checked by a test.
     let style = ProgressStyle::with_template(PROGRESS).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(row_groups).with_style(style)
+    ProgressBar::new(parts).with_style(style)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::Table;
+    use crate::tpch::Tpch;
 
     #[test]
     fn scale_factors() {
@@ -225,13 +227,13 @@ mod tests {
     #[tokio::test]
     async fn foreign_folder_is_used_but_not_filled() {
         let dir = tempfile::tempdir().unwrap();
-        generate(dir.path(), 0.001).await.unwrap();
+        generate(&Tpch, dir.path(), 0.001).await.unwrap();
         std::fs::remove_file(Manifest::path(dir.path())).unwrap();
-        ensure(dir.path(), 0.001).await.unwrap();
-        let error = ensure(dir.path(), 0.01).await.unwrap_err().to_string();
+        ensure(&Tpch, dir.path(), 0.001).await.unwrap();
+        let error = ensure(&Tpch, dir.path(), 0.01).await.unwrap_err().to_string();
         assert!(error.contains("orders.parquet has 1500 rows, which is not scale factor 0.01"), "{error}");
         std::fs::remove_file(Table::Region.path(dir.path())).unwrap();
-        let error = ensure(dir.path(), 0.001).await.unwrap_err().to_string();
+        let error = ensure(&Tpch, dir.path(), 0.001).await.unwrap_err().to_string();
         assert!(error.contains("no manifest.json"), "{error}");
     }
 }

@@ -22,6 +22,7 @@ use crate::queries::{QUERIES, Query};
 use crate::run::machine::Machine;
 use crate::run::{QueryList, SCRATCH_PREFIX, parse_queries, write_json};
 use crate::sizes::parse_bytes;
+use crate::tpch::Tpch;
 use ours::Ours;
 use python::{Job, Python};
 use report::{Peer, QueryReport, Report, Settings};
@@ -71,7 +72,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         std::fs::File::create(path).map_err(|e| cannot_write(path, &e))?;
     }
-    ensure(&data, args.scale_factor).await?;
+    ensure(&Tpch, &data, args.scale_factor).await?;
     // The processes are dropped, and so ended, before this folder is removed.
     let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir()?;
     let mut report = Report {

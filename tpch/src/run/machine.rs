@@ -6,6 +6,7 @@ use datafusion::prelude::SessionConfig;
 use serde::Serialize;
 
 use crate::sizes::mib;
+use crate::workload::Workload;
 
 /// How long the processors are watched.
 const WATCH: Duration = Duration::from_millis(200);
@@ -90,12 +91,12 @@ fn processor_ticks() -> Option<(u64, u64)> {
 }
 
 impl Versions {
-    /// The versions compiled in.
-    pub(crate) fn current() -> Self {
+    /// The versions compiled in, for a run of this workload.
+    pub(crate) fn current(workload: &dyn Workload) -> Self {
         Self {
             slipstream: env!("CARGO_PKG_VERSION"),
             datafusion: datafusion::DATAFUSION_VERSION,
-            generator: crate::generate::GENERATOR,
+            generator: workload.generator(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
         }
     }
@@ -150,7 +151,10 @@ mod tests {
             let machine = Machine::current();
             stop.store(true, relaxed);
             assert!(machine.busy.unwrap() > 0.8, "{machine:?}");
-            assert!(title(&machine, &Versions::current()).contains("of the processors: times will vary."));
+            assert!(
+                title(&machine, &Versions::current(&crate::tpch::Tpch))
+                    .contains("of the processors: times will vary.")
+            );
         });
     }
 }

@@ -15,10 +15,13 @@ use super::worker;
 use crate::compare::{ResultOrder, Verdict, compare_files};
 use crate::engine::{Engine, EngineOptions};
 use crate::queries::Query;
+use crate::workload::AnyWorkload;
 
 /// What all queries of a run have in common.
 #[derive(Debug)]
 pub(super) struct Measurement {
+    /// Whose tables they are.
+    pub(super) workload: AnyWorkload,
     /// Who runs, the plain engine first.
     pub(super) engines: Vec<Engine>,
     /// Timed runs on each engine.
@@ -90,7 +93,7 @@ impl Measurement {
         options: &EngineOptions,
     ) -> Result<Side> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(worker::Args::to_command_line(engine, query, &self.data, scratch, options));
+        command.args(worker::Args::to_command_line(engine, self, query, scratch, options));
         let mut report = EngineReport::default();
         let worker = match WorkerProcess::spawn(&mut command, self.timeout).await? {
             Ok(worker) => Some(worker),
@@ -135,6 +138,7 @@ impl Side {
                 if timed {
                     report.times_ms.push(done.elapsed_ms);
                 }
+                report.rows = Some(done.rows);
                 report.peak_rss_bytes = done.peak_rss_bytes;
                 report.peak_pool_bytes = Some(done.peak_pool_bytes);
                 report.spilled_bytes = report.spilled_bytes.max(Some(done.spilled_bytes));

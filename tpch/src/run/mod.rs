@@ -15,6 +15,7 @@ pub(crate) mod report;
 mod table;
 pub(crate) mod worker;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,9 +24,11 @@ use datafusion::error::{DataFusionError, Result};
 use serde::Serialize;
 
 use crate::engine::{self, Engine};
-use crate::error::cannot_write;
-use crate::generate::{default_dir, ensure, parse_scale_factor};
-use crate::queries::{QUERIES, Query};
+use crate::error::{cannot_write, message};
+use crate::generate::{ensure, parse_scale_factor};
+use crate::queries::Query;
+use crate::tpch::Tpch;
+use crate::workload::{AnyWorkload, Workload, find_query, parse_workload};
 use machine::{Machine, Versions};
 use measure::Measurement;
 use report::{Report, Settings};
@@ -37,15 +40,18 @@ pub(crate) const SCRATCH_PREFIX: &str = "slipstream-tpch-";
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Size of the data: 1 is about 1 GB as text; fractions such as 0.01 are fine
+    /// Whose queries to run: tpch or star
+    #[arg(long, value_name = "NAME", default_value = "tpch", value_parser = parse_workload)]
+    workload: AnyWorkload,
+    /// Size of the data: 1 is about 1 GB as text, or two million sales and plays; fractions such as 0.01 are fine
     #[arg(short, long, value_name = "N", value_parser = parse_scale_factor)]
     scale_factor: f64,
-    /// Folder of the data, generated when absent [default: tpch/data/sf{N}]
+    /// Folder of the data, generated when absent [default: tpch/data/sf{N}, tpch/data/star-sf{N}]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Queries to run, as in 1,18 or 1-5 [default: all 22]
-    #[arg(long, value_name = "LIST", value_parser = parse_queries)]
-    queries: Option<QueryList>,
+    /// Queries to run, as in 1,18 or 1-5 [default: all]
+    #[arg(long, value_name = "LIST", value_parser = parse_numbers)]
+    queries: Option<Numbers>,
     /// Timed runs of each query on each engine
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     iterations: u16,
@@ -62,34 +68,60 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
-/// The queries of a run, in their order.
+/// Numbers of queries as the command line has them: ranges in any order.
 #[derive(Debug, Clone)]
-pub(crate) struct QueryList(pub(crate) Vec<&'static Query>);
+pub(crate) struct Numbers(Vec<RangeInclusive<u8>>);
 
 /// Parses `1,3-5`.
-pub(crate) fn parse_queries(text: &str) -> Result<QueryList, String> {
+fn parse_numbers(text: &str) -> Result<Numbers, String> {
     let number = |text: &str| -> Result<u8, String> {
-        let number = text.trim().parse().ok().filter(|n| (1..=22).contains(n));
-        number.ok_or_else(|| format!("\"{text}\" is not a query: they are numbered 1 to 22"))
+        text.trim().parse().map_err(|_| format!("\"{text}\" is not the number of a query"))
     };
-    let mut wanted: Vec<u8> = vec![];
+    let mut ranges = vec![];
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let range = number(first)?..=number(last)?;
         if range.is_empty() {
             return Err(format!("\"{part}\" ends before it begins"));
         }
-        wanted.extend(range);
+        ranges.push(range);
     }
-    Ok(QueryList(QUERIES.iter().filter(|q| wanted.contains(&q.number)).collect()))
+    Ok(Numbers(ranges))
+}
+
+impl Numbers {
+    /// The queries of a workload that have these numbers, in its order.
+    fn of(&self, workload: &dyn Workload) -> Result<Vec<&'static Query>> {
+        for range in &self.0 {
+            find_query(workload, *range.start())?;
+            find_query(workload, *range.end())?;
+        }
+        let wanted = |query: &&Query| self.0.iter().any(|range| range.contains(&query.number));
+        Ok(workload.queries().iter().filter(wanted).collect())
+    }
+}
+
+/// The TPC-H queries of a run, in their order.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryList(pub(crate) Vec<&'static Query>);
+
+/// Parses `1,3-5`, numbers of TPC-H queries.
+pub(crate) fn parse_queries(text: &str) -> Result<QueryList, String> {
+    parse_numbers(text)?.of(&Tpch).map(QueryList).map_err(|e| message(&e))
 }
 
 /// Runs `run`.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let data = args.data.clone().unwrap_or_else(|| default_dir(args.scale_factor));
+    let workload = args.workload;
+    let data = args.data.clone().unwrap_or_else(|| workload.default_dir(args.scale_factor));
+    let queries = match &args.queries {
+        Some(numbers) => numbers.of(workload)?,
+        None => workload.queries().iter().collect(),
+    };
     let mut report = prepare(&args)?;
-    ensure(&data, args.scale_factor).await?;
+    ensure(workload, &data, args.scale_factor).await?;
     let measurement = Measurement {
+        workload,
         engines: report.settings.engines.clone(),
         iterations: report.settings.iterations,
         timeout: Duration::from_secs(args.timeout),
@@ -98,8 +130,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     };
 
     let table = Table::new(&measurement.engines);
-    println!("{}\n{}", Table::title(&report), table.header());
-    for query in args.queries.map_or_else(|| QUERIES.iter().collect(), |list| list.0) {
+    println!("{}\n{}", Table::title(workload, &report), table.header());
+    for query in queries {
         let result = measurement.query(query).await?;
         println!("{}", table.line(&result));
         report.queries.push(result);
@@ -129,8 +161,9 @@ fn prepare(args: &Args) -> Result<Report> {
     }
     Ok(Report {
         machine: Machine::current(),
-        versions: Versions::current(),
+        versions: Versions::current(args.workload),
         settings: Settings {
+            workload: args.workload.name(),
             scale_factor: args.scale_factor,
             iterations: usize::from(args.iterations),
             engines,

@@ -27,6 +27,8 @@ pub(super) struct Report {
 /// What the user chose.
 #[derive(Debug, Serialize)]
 pub(super) struct Settings {
+    /// Whose queries ran.
+    pub(super) workload: &'static str,
     /// Size of the data.
     pub(super) scale_factor: f64,
     /// Timed runs of each query on each engine.
@@ -61,6 +63,8 @@ pub(crate) struct QueryReport {
 pub(crate) struct EngineReport {
     /// The timed runs, in their order.
     pub(crate) times_ms: Vec<f64>,
+    /// Rows of the result; `null` when no run ended well.
+    pub(crate) rows: Option<usize>,
     /// The most memory that the process had resident; `null` where the system does not tell.
     pub(crate) peak_rss_bytes: Option<u64>,
     /// The most memory that operators had reserved; `null` when no run ended well.
@@ -124,7 +128,7 @@ impl Report {
         let (plain, slipstream) = self.totals_ms();
         let ratios: Vec<f64> = self.queries.iter().filter_map(QueryReport::ratio).collect();
         if !ratios.is_empty() {
-            #[expect(clippy::cast_precision_loss, reason = "at most 22 queries")]
+            #[expect(clippy::cast_precision_loss, reason = "some dozen queries")]
             let mean = ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64;
             self.total_ratio = Some(slipstream / plain);
             self.geomean_ratio = Some(mean.exp());
@@ -160,6 +164,7 @@ mod tests {
 
     fn report(queries: Vec<QueryReport>) -> Report {
         let settings = Settings {
+            workload: "tpch",
             scale_factor: 1.0,
             iterations: 3,
             engines: vec![Engine::Plain, Engine::Slipstream],
@@ -169,7 +174,7 @@ mod tests {
         };
         let mut report = Report {
             machine: Machine::current(),
-            versions: Versions::current(),
+            versions: Versions::current(&crate::tpch::Tpch),
             settings,
             queries,
             total_ratio: None,

@@ -4,6 +4,7 @@ use super::machine;
 use super::report::{EngineReport, QueryReport, Report};
 use crate::engine::Engine;
 use crate::sizes::mib;
+use crate::workload::Workload;
 
 /// Widths of the table's columns for a run on these engines.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl Table {
     }
 
     /// What the figures are figures of.
-    pub(super) fn title(report: &Report) -> String {
+    pub(super) fn title(workload: &dyn Workload, report: &Report) -> String {
         let Report { machine, versions, settings, .. } = report;
         let limit = settings.memory_limit_bytes.map_or_else(
             || "no memory limit".to_owned(),
@@ -30,8 +31,9 @@ impl Table {
             runs => format!("median of {runs} runs"),
         };
         format!(
-            "TPC-H scale factor {}: {runs} after one to warm up, target_partitions = {}, {limit}{set}\n\
+            "{} scale factor {}: {runs} after one to warm up, target_partitions = {}, {limit}{set}\n\
              {}\n",
+            workload.title(),
             settings.scale_factor,
             settings.target_partitions,
             machine::title(machine, versions),
@@ -129,6 +131,7 @@ mod tests {
         let measured = (!times_ms.is_empty()).then_some(3 << 19);
         Some(EngineReport {
             times_ms: times_ms.to_vec(),
+            rows: None,
             peak_rss_bytes: measured,
             peak_pool_bytes: measured,
             spilled_bytes: measured,

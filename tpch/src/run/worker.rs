@@ -18,9 +18,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::SCRATCH_PREFIX;
+use super::measure::Measurement;
 use super::protocol::{Done, Reply, Request, from_line, to_line};
 use crate::engine::{self, Engine, EngineOptions};
-use crate::queries::{self, Query};
+use crate::queries::Query;
+use crate::workload::{AnyWorkload, find_query, parse_workload};
 
 /// Arguments of `worker`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Who answers
     #[arg(long)]
     engine: Engine,
+    /// Whose query it is
+    #[arg(long, value_parser = parse_workload)]
+    workload: AnyWorkload,
     /// Number of the query
     #[arg(long)]
     query: u8,
@@ -45,17 +50,18 @@ impl Args {
     /// The command line that [`clap`] reads back as these arguments.
     pub(super) fn to_command_line(
         engine: Engine,
+        measurement: &Measurement,
         query: &Query,
-        data: &Path,
         scratch: &Path,
         options: &EngineOptions,
     ) -> Vec<std::ffi::OsString> {
         let mut line: Vec<std::ffi::OsString> = vec![
             "worker".into(),
             format!("--engine={engine}").into(),
+            format!("--workload={}", measurement.workload.name()).into(),
             format!("--query={}", query.number).into(),
             "--data".into(),
-            data.into(),
+            measurement.data.clone().into(),
             "--scratch".into(),
             scratch.into(),
         ];
@@ -110,12 +116,11 @@ pub(crate) fn read_requests(scratch: PathBuf) -> mpsc::Receiver<String> {
 
 /// Makes the context and registers the tables.
 async fn prepare(args: &Args) -> Result<(SessionContext, &'static Query)> {
-    let query = queries::query(args.query)
-        .ok_or_else(|| DataFusionError::Configuration(format!("there is no query {}", args.query)))?;
+    let query = find_query(args.workload, args.query)?;
     let mut options = args.options.clone().into_options();
     options.spill_dir = Some(args.scratch.clone());
     let ctx = engine::context(args.engine, &options)?;
-    engine::register_tables(&ctx, &args.data).await?;
+    args.workload.register(&ctx, &args.data).await?;
     Ok((ctx, query))
 }
 

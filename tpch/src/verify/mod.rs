@@ -20,6 +20,7 @@ use crate::compare::{ResultOrder, Verdict, compare};
 use crate::engine::{self, Engine};
 use crate::generate::{default_dir, ensure, parse_scale_factor};
 use crate::queries::{QUERIES, Query};
+use crate::tpch::Tpch;
 use published::Published;
 
 /// Arguments of `verify`.
@@ -61,7 +62,7 @@ enum Reference {
 /// Runs `verify`.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let data = args.data.clone().unwrap_or_else(|| default_dir(args.scale_factor));
-    ensure(&data, args.scale_factor).await?;
+    ensure(&Tpch, &data, args.scale_factor).await?;
     let reference = reference(&args, &data)?;
     println!("{}", reference.title(args.scale_factor));
     let options = args.options.into_options();

@@ -20,8 +20,8 @@ use datafusion::parquet::file::writer::SerializedFileWriter;
 use futures::{StreamExt, TryStreamExt};
 
 use super::layout::{PartReader, open_part, row_groups};
-use super::manifest::TableEntry;
 use crate::error::cannot_write;
+use crate::generate::manifest::TableEntry;
 use crate::tables::Table;
 
 /// Bytes gathered before they go to the file.
