@@ -15,13 +15,18 @@ const USEFUL: f64 = 0.5;
 /// The share of the cost that must remain at most for a scan to be changed: an estimate is no measurement.
 const WORTH_IT: f64 = 0.8;
 
-/// Nanoseconds to evaluate a comparison, and to look up a key in a hash table.
+/// Nanoseconds to evaluate a comparison behind the reader, and inside it, where it runs on its own.
 const COMPARE: f64 = 2.0;
-const LOOK_UP: f64 = 25.0;
+const COMPARE_INSIDE: f64 = 6.0;
+/// Nanoseconds to look up a key in a hash table.
+const LOOK_UP: f64 = 35.0;
 /// Nanoseconds to step over a value that is not decoded: its page is decompressed all the same.
-const SKIP: f64 = 1.0;
+const SKIP: f64 = 2.0;
 /// Nanoseconds a row to keep track of the rows that are selected.
-const SELECT: f64 = 1.5;
+const SELECT: f64 = 5.0;
+/// Above this share the reader decodes all values and drops some: rows are stepped over where the selection
+/// changes every 32 rows or less often, which scattered rows do at this share.
+const SPARSE: f64 = 1.0 / 64.0;
 
 /// One conjunct of a scan's predicate.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) struct Filter {
     pub(super) share: f64,
     /// Whether it is known to keep few rows, or stands in the query.
     useful: bool,
+    /// Whether it stands in the query: then it is evaluated behind the reader as well.
+    written: bool,
     /// Nanoseconds a row.
     cost: f64,
     columns: BTreeSet<usize>,
@@ -45,12 +52,14 @@ impl Filter {
             Ok(TreeNodeRecursion::Continue)
         });
         let decode: f64 = used.iter().filter_map(|index| columns.get(*index)).map(decoding).sum();
+        let written = matches!(share, Share::Static(_));
         let (share, useful, evaluate) = match share {
-            Share::Static(share) => (share, true, COMPARE),
+            Share::Static(share) => (share, true, COMPARE_INSIDE),
             Share::Join(share) => (share, share <= USEFUL, LOOK_UP),
-            Share::Unknown => (1.0, true, COMPARE),
+            Share::Unknown => (1.0, true, COMPARE_INSIDE),
         };
-        Self { expr: Arc::clone(expr), share, useful, cost: decode + evaluate, columns: used }
+        let cost = decode + evaluate;
+        Self { expr: Arc::clone(expr), share, useful, written, cost, columns: used }
     }
 
     pub(super) fn is_useful(&self) -> bool {
@@ -87,7 +96,8 @@ impl Scan<'_> {
         }
         let decode = |index: &usize| self.columns.get(*index).map_or(0.0, decoding);
         // As it is: everything is decoded, and what is written in the query filters behind the reader.
-        let written: f64 = filters.iter().filter(|f| f.cost_is_comparison()).map(|f| f.share).product();
+        let written: f64 =
+            filters.iter().filter(|filter| filter.written).map(|filter| filter.share).product();
         let before = read.iter().map(decode).sum::<f64>() + COMPARE + written * self.row;
 
         let mut useful: Vec<&Filter> =
@@ -101,26 +111,54 @@ impl Scan<'_> {
             let evaluate = filter.cost - filter.columns.iter().map(decode).sum::<f64>();
             for column in &filter.columns {
                 if read.remove(column) {
-                    after += share * decode(column) + (1.0 - share) * SKIP;
+                    after += picked(share, decode(column));
                 }
             }
             after += share * evaluate + SELECT;
             share *= filter.share;
         }
-        let rest: f64 = read.iter().map(|column| share * decode(column) + (1.0 - share) * SKIP).sum();
+        let rest: f64 = read.iter().map(|column| picked(share, decode(column))).sum();
         after += rest + share * self.row;
         let remaining = after / before.max(f64::MIN_POSITIVE);
         (remaining <= WORTH_IT && self.rows > 0.0).then_some(remaining)
     }
 }
 
-impl Filter {
-    fn cost_is_comparison(&self) -> bool {
-        self.useful && self.expr.expression_id().is_none()
-    }
-}
-
 /// Nanoseconds to decompress and decode one value.
 fn decoding(column: &ColumnEstimate) -> f64 {
     4.0 + 0.35 * column.bytes
+}
+
+/// Nanoseconds a row to read a column of which `share` of the values are wanted.
+fn picked(share: f64, decode: f64) -> f64 {
+    if share <= SPARSE { share * decode + SKIP } else { decode }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::physical_expr::expressions::Column as Col;
+
+    fn columns() -> Vec<ColumnEstimate> {
+        vec![ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0 }; 4]
+    }
+
+    fn gain(share: Share, row: f64) -> Option<f64> {
+        let columns = columns();
+        let expr: Arc<dyn PhysicalExpr> = Arc::new(Col::new("key", 0));
+        let filter = Filter::new(&expr, share, &columns);
+        Scan { rows: 1e6, row, columns: &columns, projected: None }.gain(&[filter])
+    }
+
+    #[test]
+    fn few_rows_before_an_expensive_operator_gain() {
+        assert!(gain(Share::Join(0.001), 100.0).is_some());
+        assert!(gain(Share::Join(0.001), 0.0).is_none(), "a look-up costs more than decoding three numbers");
+        assert!(gain(Share::Join(0.9), 100.0).is_none());
+        assert!(
+            gain(Share::Static(0.15), 20.0).is_none(),
+            "scattered rows are decoded with their neighbours"
+        );
+        assert!(gain(Share::Unknown, 100.0).is_none());
+    }
 }
