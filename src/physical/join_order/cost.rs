@@ -16,13 +16,15 @@ impl Flow {
     }
 }
 
-/// Hashing a row of the build side, inserting it and copying it into one batch.
-const BUILD_ROW: f64 = 35.0;
-const BUILD_BYTE: f64 = 0.4;
+/// Hashing a row of the build side and inserting it into a table that fits the second-level cache.
+const BUILD_ROW: f64 = 10.0;
+/// The same in main memory, on top; and copying the row into one batch, of which each page is new.
+const BUILD_MISS: f64 = 20.0;
+const BUILD_BYTE: f64 = 2.5;
 /// Looking up one row of the probe side in a table that fits the second-level cache.
 const PROBE_ROW: f64 = 8.0;
 /// The same in main memory, on top.
-const PROBE_MISS: f64 = 45.0;
+const PROBE_MISS: f64 = 25.0;
 /// Gathering one row of the result.
 const OUTPUT_ROW: f64 = 6.0;
 const OUTPUT_BYTE: f64 = 0.3;
@@ -47,7 +49,7 @@ pub(super) fn partitioned(build: Flow, probe: Flow, output: Flow, partitions: f6
 }
 
 fn building(build: Flow) -> f64 {
-    build.rows * BUILD_ROW + build.bytes() * BUILD_BYTE
+    build.rows * BUILD_ROW + miss_share(build) * (build.rows * BUILD_MISS + build.bytes() * BUILD_BYTE)
 }
 
 fn probing(probe: Flow, build: Flow) -> f64 {
