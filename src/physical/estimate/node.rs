@@ -60,6 +60,7 @@ pub(crate) fn estimate(plan: &Plan) -> Option<Estimate> {
     })
 }
 
+/// Nodes that give the rows of their only input, in another order or other partitions.
 fn keeps_rows(node: &dyn ExecutionPlan) -> bool {
     node.is::<SortExec>()
         || node.is::<SortPreservingMergeExec>()
@@ -69,6 +70,8 @@ fn keeps_rows(node: &dyn ExecutionPlan) -> bool {
         || node.is::<LocalLimitExec>()
 }
 
+/// A source says itself what it has. One that does not know its rows stops the estimate of all above it: an order
+/// of joins that is chosen by a guess is worse than the one that somebody wrote.
 fn of_leaf(node: &dyn ExecutionPlan) -> Option<Estimate> {
     let schema = node.schema();
     let statistics = StatisticsContext::new().compute(node, &StatisticsArgs::new()).ok()?;
@@ -84,6 +87,9 @@ fn of_leaf(node: &dyn ExecutionPlan) -> Option<Estimate> {
     Some(Estimate { rows, columns })
 }
 
+/// A filter keeps the share that its predicate has of the input, and of each column's values those that Yao's
+/// formula expects to be met by the rows that are left. The column that is compared is treated like the others: its
+/// values are fewer still, which matters little since joins seldom use it.
 fn of_filter(filter: &FilterExec) -> Option<Estimate> {
     let input = estimate(filter.input())?;
     let share = selectivity(filter.predicate(), &input.columns);
@@ -110,6 +116,10 @@ fn project<'a>(
 }
 
 /// Groups are as many as the keys' combinations, and never more than rows.
+///
+/// NULL is a group of its own. A partial aggregate is taken for a final one: it gives more rows, one for each
+/// group and partition, but nothing above an aggregate tells the two apart. Each grouping set is counted as if it
+/// had all the keys, which is too many; none has more groups than the input has rows.
 fn of_aggregate(aggregate: &AggregateExec, plan: &Plan) -> Option<Estimate> {
     let input = estimate(aggregate.input())?;
     let keys = aggregate.group_expr().expr();
@@ -129,7 +139,12 @@ fn of_aggregate(aggregate: &AggregateExec, plan: &Plan) -> Option<Estimate> {
     Some(output)
 }
 
-/// A join outside the reach of join ordering: keys contain one another, and conditions are independent.
+/// A join outside the reach of join ordering.
+///
+/// Of two keys the values of the side that has fewer are taken to be among those of the other (containment), the
+/// keys of several columns to be independent as long as there are not more of them than rows, and every other
+/// condition to keep half. NULL keys are not told apart: they match nothing, and few columns that are joined on
+/// have many.
 fn of_hash_join(join: &HashJoinExec) -> Option<Estimate> {
     let (left, right) = (estimate(join.left())?, estimate(join.right())?);
     let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
@@ -173,12 +188,14 @@ fn of_hash_join(join: &HashJoinExec) -> Option<Estimate> {
     Some(joined)
 }
 
-/// Distinct values of a join key.
+/// Distinct values of a join key. An expression is taken to be unique, since it is not known to be otherwise: that
+/// makes its join look selective, which is what joins on expressions mostly are.
 pub(crate) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
     let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
     column.map_or(input.rows, |column| column.distinct).max(1.0)
 }
 
+/// Rows add up, and so do distinct values: that their inputs share some is possible, and not known.
 fn of_union(node: &dyn ExecutionPlan) -> Option<Estimate> {
     let inputs = node.children().into_iter().map(estimate).collect::<Option<Vec<_>>>()?;
     let mut inputs = inputs.into_iter();

@@ -33,6 +33,10 @@ impl Built {
 }
 
 /// The plan of the best tree of `trees`, with the columns of `original`.
+///
+/// # Errors
+/// Where an expression looks at a column that its input does not have, which would be a defect of this module: the
+/// query fails with an internal error rather than with other rows.
 pub(super) fn build(graph: &Graph, trees: &Trees<'_>, original: &Plan) -> Result<Plan> {
     let built = Builder { graph, trees }.set(graph.all())?;
     let schema = original.schema();
@@ -57,6 +61,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// The plan of the best tree for `set`.
     fn set(&self, set: RelSet) -> Result<Built> {
         let tree = self.trees.get(set).ok_or_else(|| internal_datafusion_err!("join order has no tree"))?;
         match tree.join {
@@ -65,6 +70,7 @@ impl Builder<'_> {
         }
     }
 
+    /// An input, filtered by what looks at nothing else.
     fn relation(&self, index: usize) -> Result<Built> {
         let relation = &self.graph.relations[index];
         let width = relation.estimate.columns.len();
@@ -81,6 +87,8 @@ impl Builder<'_> {
         Ok(built)
     }
 
+    /// The join of two trees. It puts out the columns that something above it needs, and no others: what is not
+    /// gathered need not be copied.
     fn join(&self, join: Join) -> Result<Built> {
         let (build, probe) = (self.set(join.build)?, self.set(join.probe)?);
         let graph = self.graph;
@@ -127,6 +135,9 @@ impl Builder<'_> {
         Ok(built)
     }
 
+    /// One key for each class that both sides have a member of, and all conditions that can be decided now.
+    ///
+    /// One is enough: the members of a class that are together in a tree were made equal when they came together.
     fn inner(&self, join: Join) -> Parts {
         let graph = self.graph;
         let (build, probe) = (join.build, join.probe);
@@ -148,6 +159,8 @@ impl Builder<'_> {
         Parts { join_type: JoinType::Inner, keys, filter, after: None, null_equality }
     }
 
+    /// The operator's own keys and filter. What else becomes decidable is decided on its result: within an outer join's
+    /// condition it would make rows unmatched instead of dropping them.
     fn operator(&self, operator: &Operator, join: Join, own_is_build: bool) -> Parts {
         let graph = self.graph;
         let kept = if own_is_build { join.probe } else { join.build };

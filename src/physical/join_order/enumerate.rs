@@ -42,7 +42,11 @@ pub(super) struct Join {
     pub(super) collected: bool,
 }
 
-/// The best trees that were found.
+/// The best trees that were found, one for each set of relations.
+///
+/// That a tree of a set is the best one for every tree above it (the principle of optimality) holds as far as the
+/// cost does not depend on what is above. Sort orders and partitions that a later join could have used are such
+/// dependencies; they are left out, as the cost of an exchange is counted for each join that needs one.
 #[derive(Debug)]
 pub(super) struct Trees<'a> {
     graph: &'a Graph,
@@ -90,6 +94,10 @@ impl<'a> Trees<'a> {
         self.best.get(&last)
     }
 
+    /// All pairs of disjoint sets that have trees; `false` where they are too many.
+    ///
+    /// Sets are numbers, and a subset is a smaller number than the set: in ascending order all parts of a set have
+    /// been dealt with before it.
     fn exhaustive(&mut self) -> bool {
         let all = self.graph.all();
         let mut pairs = 0;
@@ -115,6 +123,8 @@ impl<'a> Trees<'a> {
         true
     }
 
+    /// Joins the two trees whose join adds least, until one is left or none can be joined. Ties go to the first pair, so
+    /// that the same query gets the same plan.
     fn greedy(&mut self) {
         let mut sets: Vec<RelSet> = (0..self.graph.relations.len()).map(|relation| 1 << relation).collect();
         while sets.len() > 1 {
@@ -179,6 +189,7 @@ impl<'a> Trees<'a> {
         Some(Tree { rows, row_bytes: output.row_bytes, distinct, cost, join })
     }
 
+    /// A relation, after the conditions that look at it alone.
     fn leaf(&self, relation: usize) -> Tree {
         let set = 1 << relation;
         let own = &self.graph.relations[relation];
@@ -193,6 +204,8 @@ impl<'a> Trees<'a> {
     }
 
     /// Whether the two sides are connected, and no relation enters by another join than its own.
+    ///
+    /// Cross products are never made: where the written plan has one it is an input of the region, and stays.
     fn may_join(&self, left: RelSet, right: RelSet) -> bool {
         let graph = self.graph;
         match (graph.operator_of(left), graph.operator_of(right)) {
@@ -212,6 +225,9 @@ impl<'a> Trees<'a> {
     }
 
     /// Rows and distinct values of a join.
+    ///
+    /// As in System R the side with fewer values of a key has a match for each. Distinct values of a class are those of
+    /// its rarest member from then on; `f64::INFINITY` stands for a class that has no member in the set.
     fn joined(&self, left: RelSet, right: RelSet) -> Option<(f64, Vec<f64>)> {
         let (l, r) = (self.best.get(&left)?, self.best.get(&right)?);
         let graph = self.graph;
@@ -265,6 +281,7 @@ impl<'a> Trees<'a> {
         }
     }
 
+    /// Distinct values of an operator's key, which is in no class.
     fn column_distinct(&self, expr: &Expr) -> f64 {
         let columns = columns_of(expr);
         let Some(first) = columns.first() else {

@@ -32,6 +32,12 @@ pub(super) fn is_region(plan: &Plan) -> bool {
     })
 }
 
+/// Whether `join` may change places with other joins of its region.
+///
+/// A full join keeps rows of both sides, and a mark join makes a column that only exists above it: neither commutes
+/// with what is around it. A null-aware anti join must keep its build side in one piece. A volatile condition must
+/// be evaluated as often as it is written. A join that treats NULLs as equal makes no classes: with `a IS NOT
+/// DISTINCT FROM b AND b = c` nothing follows for `a` and `c`.
 fn is_movable(join: &HashJoinExec) -> bool {
     let null_equals_nothing = join.null_equality() == NullEquality::NullEqualsNothing;
     let kind = match join.join_type() {
@@ -117,6 +123,7 @@ impl Flattener<'_> {
         })
     }
 
+    /// An input of the region. With `operator` it may enter by that one only.
     fn relation(&mut self, plan: &Plan, operator: Option<usize>) -> Result<Node> {
         if self.refusal.is_some() {
             return Ok((Vec::new(), 0));
@@ -137,6 +144,7 @@ impl Flattener<'_> {
         Ok((columns, 1 << index))
     }
 
+    /// A join, and what is below it: on the side whose rows are kept the region goes on, the other is a whole.
     fn join(&mut self, join: &HashJoinExec) -> Result<Node> {
         use JoinType::{Left, LeftAnti, LeftSemi, Right, RightAnti, RightSemi};
         let (left, right) = (join.left(), join.right());
@@ -174,6 +182,8 @@ impl Flattener<'_> {
         Ok((columns, left.1 | right.1))
     }
 
+    /// The keys of an inner join become equalities, its filter becomes conditions: neither belongs to the join any
+    /// more, and each is applied where all that it looks at comes together.
     fn inner(&mut self, join: &HashJoinExec, left: &Node, right: &Node) -> Result<()> {
         for (l, r) in join.on() {
             let (l, r) = (renumber(l, &left.0)?, renumber(r, &right.0)?);
@@ -188,6 +198,8 @@ impl Flattener<'_> {
         Ok(())
     }
 
+    /// A join that is not inner stays one thing: which rows it keeps depends on all of its condition at once.
+    /// `side` is the side of the relation that it brings in.
     fn operator(&mut self, join: &HashJoinExec, side: JoinSide, left: &Node, right: &Node) -> Result<()> {
         let (kept, own) = if side == JoinSide::Right { (left, right) } else { (right, left) };
         let mut keys = Vec::new();
@@ -214,6 +226,10 @@ impl Flattener<'_> {
     }
 
     /// `left = right` of an inner join.
+    ///
+    /// Where each side looks at one relation that is free to move, the two join a class: everything in it is equal
+    /// in every row of the result, so any two of its members may serve as keys. An outer join's relation is not in
+    /// a class, since its columns are NULL where nothing matched, and equal to nothing.
     fn equality(&mut self, left: Expr, right: Expr) -> Result<()> {
         let (a, b) = (self.free_relation(&left), self.free_relation(&right));
         let distinct = |expr: &Expr, relation: usize| {
@@ -255,6 +271,7 @@ impl Flattener<'_> {
         self.graph.relations[relation].operator.is_none().then_some(relation)
     }
 
+    /// What an inner join or a filter requires apart from equalities of two relations.
     fn condition(&mut self, expr: Expr) {
         let equality = expr
             .downcast_ref::<BinaryExpr>()
@@ -318,6 +335,7 @@ fn finish_classes(graph: &mut Graph) {
     }
 }
 
+/// The columns at `places`.
 fn pick(columns: &[usize], places: impl Iterator<Item = usize>) -> Vec<usize> {
     places.filter_map(|place| columns.get(place).copied()).collect()
 }
@@ -343,6 +361,7 @@ pub(super) fn replace_columns(expr: &Expr, replacement: &dyn Fn(usize) -> Option
     replaced.data()
 }
 
+/// A join's filter looks at a batch of its own, whose columns come from both sides.
 fn renumber_filter(filter: &JoinFilter, left: &[usize], right: &[usize]) -> Result<Expr> {
     let columns: Vec<usize> = filter
         .column_indices()

@@ -1,4 +1,15 @@
 //! A tree of joins as a graph: relations, what they are joined on, and which joins must wait for others.
+//!
+//! ```text
+//!   FROM orders JOIN item ON o = i AND i.price > o.limit          relations   0 orders  1 item  2 part  3 wanted
+//!        JOIN part ON part = p                                    classes     {o, i}  {part, p}
+//!   WHERE o IN (SELECT w FROM wanted)                             conditions  price > limit         {0, 1}
+//!                                                                 operators   semi: 3 with o = w    needs class {o, i}
+//! ```
+//!
+//! The semi join may be done with `o` or with `i`, whichever is there first, since they are equal in every row of the
+//! result. A set of relations is a bit set: joining two trees is a bitwise or, and whether a condition can be decided
+//! is a comparison.
 
 use std::sync::Arc;
 
@@ -162,6 +173,15 @@ impl Graph {
     }
 
     /// The region columns of `set` that something above it needs, in ascending order.
+    ///
+    /// | needed by | which columns |
+    /// |---|---|
+    /// | the result | its own |
+    /// | a condition that is not decided yet | those it looks at |
+    /// | a class with members outside | those of the member that stands for it |
+    /// | an operator that is still to come | its filter's, and its keys' where they are in no class |
+    ///
+    /// What is in none of these rows is not gathered any more, which is what makes early joins of wide tables cheap.
     pub(super) fn needed(&self, set: RelSet) -> Vec<usize> {
         let mut columns: Vec<usize> = Vec::new();
         columns.extend(&self.outputs);

@@ -1,4 +1,12 @@
 //! What filters in the reader save, and what they cost.
+//!
+//! ```text
+//!   as it is      decode all columns ─► compare ─► rows of the written filters ─► operators above
+//!   in the reader decode the first filter's columns ─► evaluate ─► select ─► decode the next one's … ─► decode the
+//!                 rest ─► rows of all filters ─► operators above
+//! ```
+//!
+//! All figures are nanoseconds a row of the table, measured on TPC-H's `lineitem` at scale factors 1 and 10.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
