@@ -9,6 +9,7 @@ mod front_door;
 mod hints;
 mod layering;
 mod nested_loop_join;
+mod random;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;
