@@ -10,6 +10,7 @@ mod hints;
 mod layering;
 mod nested_loop_join;
 mod plans;
+mod random;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;

@@ -1,0 +1,99 @@
+//! The two engines in the same configuration, over the same tables.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::common::Result;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::{collect, displayable};
+use datafusion::prelude::SessionContext;
+use datafusion_slipstream::SlipstreamContextExt;
+use futures::TryStreamExt;
+
+use super::rows::Answer;
+use super::setup::Setup;
+use super::tables::Data;
+use crate::support::with_layer;
+
+/// A query that takes the plain engine longer says nothing and is left out.
+pub(super) const PLAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The layer has more time than the plain engine, so that a machine that is busy elsewhere is not a failure.
+const LAYERED_LIMIT: Duration = Duration::from_secs(60);
+
+/// How a query ended.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    Rows(Answer),
+    Failed(String),
+    Panicked(String),
+    TimedOut(Duration),
+}
+
+pub(super) struct Engines {
+    plain: SessionContext,
+    layered: SessionContext,
+}
+
+impl Engines {
+    /// Sessions of their own for each case, so that a failure depends on nothing that came before it.
+    pub(super) async fn open(setup: &Setup, env: &Arc<RuntimeEnv>, data: &Data) -> Result<Self> {
+        let session = || SessionContext::new_with_config_rt(setup.session_config(), Arc::clone(env));
+        let (plain, (layered, _)) = (session(), with_layer(session()));
+        data.register(&plain).await?;
+        data.register(&layered).await?;
+        Ok(Self { plain, layered })
+    }
+
+    pub(super) async fn plain(&self, sql: &str) -> Outcome {
+        let (ctx, sql) = (self.plain.clone(), sql.to_owned());
+        let run = async move {
+            let frame = ctx.sql(&sql).await?;
+            let task_ctx = Arc::new(frame.task_ctx());
+            let plan = frame.create_physical_plan().await?;
+            Ok(Answer::of(&plan.schema(), &collect(plan, task_ctx).await?))
+        };
+        outcome(PLAIN_LIMIT, run).await
+    }
+
+    pub(super) async fn layered(&self, sql: &str) -> Outcome {
+        let (ctx, sql) = (self.layered.clone(), sql.to_owned());
+        let run = async move {
+            let stream = ctx.query(&sql).await?;
+            let schema = stream.physical_plan().schema();
+            Ok(Answer::of(&schema, &stream.try_collect::<Vec<_>>().await?))
+        };
+        outcome(LAYERED_LIMIT, run).await
+    }
+
+    /// The physical plans, plain and layered, or why there is none.
+    pub(super) async fn plans(&self, sql: &str) -> [String; 2] {
+        let (plain, layered, sql) = (self.plain.clone(), self.layered.clone(), sql.to_owned());
+        let plans = async move {
+            let plan = match plain.sql(&sql).await {
+                Ok(frame) => frame.create_physical_plan().await,
+                Err(error) => Err(error),
+            };
+            let plain = plan.map(|plan| displayable(plan.as_ref()).indent(false).to_string());
+            let layered = layered.query(&sql).await.map(|stream| {
+                let plan = Arc::clone(stream.physical_plan());
+                displayable(plan.as_ref()).indent(false).to_string()
+            });
+            [plain, layered].map(|plan| plan.unwrap_or_else(|error| error.to_string()))
+        };
+        let planned = SpawnedTask::spawn(plans).join().await;
+        planned.unwrap_or_else(|error| [error.to_string(), error.to_string()])
+    }
+}
+
+/// Runs as a task, since only the runtime's own threads have a stack for deep plans.
+async fn outcome(limit: Duration, run: impl Future<Output = Result<Answer>> + Send + 'static) -> Outcome {
+    match tokio::time::timeout(limit, SpawnedTask::spawn(run).join()).await {
+        Ok(Ok(Ok(answer))) => Outcome::Rows(answer),
+        Ok(Ok(Err(error))) => Outcome::Failed(error.strip_backtrace()),
+        Ok(Err(panic)) => Outcome::Panicked(panic.to_string()),
+        Err(_) => Outcome::TimedOut(limit),
+    }
+}
