@@ -19,7 +19,8 @@ use crate::error::{config_error, suggestion};
 ///
 /// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
 /// list equal to the rules that `session::rule_order` splices.
-pub const RULE_NAMES: &[&str] = &["join_order", "scan_filter", "nested_loop_join_guard"];
+pub const RULE_NAMES: &[&str] =
+    &["join_order", "dynamic_filter_guard", "scan_filter", "nested_loop_join_guard"];
 
 /// The values of the `slipstream.*` settings of one session.
 ///
@@ -38,6 +39,8 @@ pub struct SlipstreamOptions {
     pub join_order_enabled: bool,
     /// `slipstream.nested_loop_join_guard.enabled`
     pub nested_loop_join_guard_enabled: bool,
+    /// `slipstream.dynamic_filter_guard.enabled`
+    pub dynamic_filter_guard_enabled: bool,
     /// `slipstream.scan_filter.enabled`
     pub scan_filter_enabled: bool,
     /// `slipstream.query_log.enabled`
@@ -56,6 +59,7 @@ impl Default for SlipstreamOptions {
             explain_enabled: true,
             join_order_enabled: true,
             nested_loop_join_guard_enabled: true,
+            dynamic_filter_guard_enabled: true,
             scan_filter_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,

@@ -144,6 +144,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        dynamic_filter_guard_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "dynamic_filter_guard.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Removes dynamic filters that DataFusion 55.2 has put on another column of the same name, where they drop \
+             rows that the query needs. Turning it off gives those wrong rows back.",
+            "false: dynamic filters stay where the plain engine puts them",
+        )
+    ),
+    field!(
         nested_loop_join_guard_enabled,
         bool::to_string,
         boolean,

@@ -206,3 +206,27 @@ async fn a_scan_filters_where_few_rows_pass() {
     let reported = verdict(&ctx, "scan_filter", few).await;
     assert!(reported.contains("pushdown_filters decides"), "{reported}");
 }
+
+/// apache/datafusion issues 25244 and 25296: two columns of one name, and a filter for the second.
+#[tokio::test]
+async fn a_dynamic_filter_on_the_wrong_column_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let (ctx, _) = layered();
+    let files = [("a", "SELECT 'a1' AS id, 'x1' AS ty"), ("b", "SELECT 'x1' AS id")];
+    for (name, select) in files {
+        let path = folder.path().join(format!("{name}.parquet"));
+        let path = path.to_str().unwrap();
+        sql(&ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+        ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
+    }
+    sql(&ctx, "SET datafusion.optimizer.join_reordering = false").await.unwrap();
+    let text = "SELECT s.id AS sid, t.aid, t.id AS bid FROM b s JOIN \
+                (SELECT a.id AS aid, b.id FROM a LEFT JOIN b ON a.ty = b.id GROUP BY a.id, b.id) t ON s.id = t.id";
+    sql(&ctx, "SET slipstream.dynamic_filter_guard.enabled = false").await.unwrap();
+    let unguarded = sorted_rows(&query(&ctx, text).await.unwrap());
+    assert!(unguarded.is_empty(), "DataFusion no longer has this defect: the guard may go. {unguarded:?}");
+    sql(&ctx, "SET slipstream.dynamic_filter_guard.enabled = true").await.unwrap();
+    assert_eq!(sorted_rows(&query(&ctx, text).await.unwrap()), ["x1 | a1 | x1"]);
+    let reported = verdict(&ctx, "dynamic_filter_guard", text).await;
+    assert_eq!(reported, "applied: misplaced dynamic filters removed: 1");
+}

@@ -15,7 +15,6 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::PhysicalExpr;
 
-use super::producer::Share;
 use crate::physical::estimate::ColumnEstimate;
 
 /// A join's filter that keeps more than this is not worth a look-up for each row.
@@ -35,6 +34,20 @@ const SELECT: f64 = 5.0;
 /// Above this share the reader decodes all values and drops some: rows are stepped over where the selection
 /// changes every 32 rows or less often, which scattered rows do at this share.
 const SPARSE: f64 = 1.0 / 64.0;
+
+/// The share of the rows that a conjunct keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Share {
+    /// Of a filter that is written in the query.
+    Written(f64),
+    /// Of a join's filter.
+    Join(f64),
+    /// Of a filter whose effect shows only at run time, such as that of a top-k sort. It prunes row groups, and a
+    /// comparison costs little.
+    Later,
+    /// Of a filter that may not be one for this column. It stays out of the reader.
+    Astray,
+}
 
 /// One conjunct of a scan's predicate.
 #[derive(Debug)]
@@ -60,11 +73,12 @@ impl Filter {
             Ok(TreeNodeRecursion::Continue)
         });
         let decode: f64 = used.iter().filter_map(|index| columns.get(*index)).map(decoding).sum();
-        let written = matches!(share, Share::Static(_));
+        let written = matches!(share, Share::Written(_));
         let (share, useful, evaluate) = match share {
-            Share::Static(share) => (share, true, COMPARE_INSIDE),
+            Share::Written(share) => (share, true, COMPARE_INSIDE),
             Share::Join(share) => (share, share <= USEFUL, LOOK_UP),
-            Share::Unknown => (1.0, true, COMPARE_INSIDE),
+            Share::Later => (1.0, true, COMPARE_INSIDE),
+            Share::Astray => (1.0, false, COMPARE_INSIDE),
         };
         let cost = decode + evaluate;
         Self { expr: Arc::clone(expr), share, useful, written, cost, columns: used }
@@ -164,9 +178,10 @@ mod tests {
         assert!(gain(Share::Join(0.001), 0.0).is_none(), "a look-up costs more than decoding three numbers");
         assert!(gain(Share::Join(0.9), 100.0).is_none());
         assert!(
-            gain(Share::Static(0.15), 20.0).is_none(),
+            gain(Share::Written(0.15), 20.0).is_none(),
             "scattered rows are decoded with their neighbours"
         );
-        assert!(gain(Share::Unknown, 100.0).is_none());
+        assert!(gain(Share::Later, 100.0).is_none());
+        assert!(gain(Share::Astray, 100.0).is_none());
     }
 }

@@ -1,11 +1,11 @@
 //! Filters inside the Parquet reader, where they save more than they cost.
 
 mod benefit;
-mod producer;
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::FileSource;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
@@ -13,15 +13,16 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::utils::split_conjunction;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use self::benefit::{Filter, Scan};
-use self::producer::Producers;
-use super::estimate::ColumnEstimate;
+use self::benefit::{Filter, Scan, Share};
+use super::dynamic_filters::{DynamicFilters, Place, columns_of};
+use super::estimate::{ColumnEstimate, selectivity};
+use super::lineage::ScanId;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -62,7 +63,7 @@ impl PhysicalRule for ScanFilter {
         if config.execution.parquet.pushdown_filters {
             return Ok(Rewrite::refused(plan, "datafusion.execution.parquet.pushdown_filters decides"));
         }
-        let mut rewriter = Rewriter { producers: Producers::of(&plan)?, scans: Vec::new() };
+        let mut rewriter = Rewriter { filters: DynamicFilters::of(&plan)?, scans: Vec::new() };
         let rewritten = rewriter.rewrite(&plan, 0.0)?;
         if rewriter.scans.is_empty() {
             return Ok(Rewrite::refused(plan, "no scan is expected to gain from filters in the reader"));
@@ -72,7 +73,7 @@ impl PhysicalRule for ScanFilter {
 }
 
 struct Rewriter {
-    producers: Producers,
+    filters: DynamicFilters,
     /// What was done to which scan.
     scans: Vec<String>,
 }
@@ -81,7 +82,7 @@ impl Rewriter {
     /// `row` is what a row of `plan` costs before the next join.
     fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>, row: f64) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
-            return Ok(self.scan(scan, row)?.unwrap_or_else(|| Arc::clone(plan)));
+            return Ok(self.scan(scan, ScanId::of(plan), row)?.unwrap_or_else(|| Arc::clone(plan)));
         }
         let join = plan.is::<HashJoinExec>();
         let mut children = Vec::new();
@@ -98,7 +99,12 @@ impl Rewriter {
         replace_children_if_necessary(Arc::clone(plan), children)
     }
 
-    fn scan(&mut self, scan: &DataSourceExec, row: f64) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    fn scan(
+        &mut self,
+        scan: &DataSourceExec,
+        id: ScanId,
+        row: f64,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some((config, source)) = scan.downcast_to_file_source::<ParquetSource>() else {
             return Ok(None);
         };
@@ -111,7 +117,7 @@ impl Rewriter {
         let conjuncts = split_conjunction(&predicate);
         let filters: Vec<Filter> = conjuncts
             .into_iter()
-            .map(|conjunct| Filter::new(conjunct, self.producers.share(conjunct, rows, &columns), &columns))
+            .map(|conjunct| Filter::new(conjunct, self.share(conjunct, id, rows, &columns), &columns))
             .collect();
         let projected = source.projection().map(ProjectionExprs::column_indices);
         let scan_model = Scan { rows, row, columns: &columns, projected: projected.as_deref() };
@@ -133,6 +139,30 @@ impl Rewriter {
         let source = source.with_predicate(predicate).with_pushdown_filters(true);
         let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(Some(Arc::new(scan.clone().with_data_source(Arc::new(config)))))
+    }
+
+    /// What `conjunct` is expected to keep of the `rows` rows of scan `id`.
+    fn share(
+        &self,
+        conjunct: &Arc<dyn PhysicalExpr>,
+        id: ScanId,
+        rows: f64,
+        columns: &[ColumnEstimate],
+    ) -> Share {
+        if conjunct.expression_id().is_none() {
+            let dynamic = conjunct.exists(|expr| Ok(expr.expression_id().is_some())).unwrap_or(true);
+            return if dynamic { Share::Astray } else { Share::Written(selectivity(conjunct, columns)) };
+        }
+        // What is evaluated for each row must be right; pruning alone often hides that it is not.
+        if self.filters.place(conjunct, id) != Place::Right {
+            return Share::Astray;
+        }
+        let Some(build) = self.filters.build_keys(conjunct) else {
+            return Share::Later;
+        };
+        let distinct = |column: usize| columns.get(column).map_or(rows, |column| column.distinct);
+        let scanned: f64 = columns_of(conjunct).into_iter().map(distinct).product();
+        Share::Join((build / scanned.min(rows).max(1.0)).min(1.0))
     }
 }
 

@@ -1,0 +1,101 @@
+//! The dynamic filters of a plan: who produces each, and which scanned columns it speaks of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+use super::estimate::{estimate, key_distinct};
+use super::lineage::{ScanId, Source, sources};
+
+/// The producers of a plan's dynamic filters, by the filters' ids.
+#[derive(Debug)]
+pub(super) struct DynamicFilters(HashMap<u64, Producer>);
+
+/// A node that makes a filter while it runs, for rows that its input is still to give.
+#[derive(Debug)]
+struct Producer {
+    /// For each column that the filter looks at: the scanned columns it may stand for.
+    columns: Option<Vec<Vec<Source>>>,
+    /// Distinct keys of a join's build side.
+    build_keys: Option<f64>,
+}
+
+/// Whether a filter that has reached a scan speaks of the columns that it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Its columns are those of the producer's.
+    Right,
+    /// They are others.
+    Wrong,
+    /// The way of a column cannot be followed.
+    Unknown,
+}
+
+impl DynamicFilters {
+    /// Those of `plan`.
+    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let mut producers = HashMap::new();
+        plan.apply(|node| {
+            let join = node.downcast_ref::<HashJoinExec>();
+            for filter in node.dynamic_expressions_produced() {
+                let Some(id) = filter.expression_id() else {
+                    continue;
+                };
+                // A join's filter is for its probe side, any other for the only input.
+                let input = join.map_or_else(|| node.children().first().copied(), |join| Some(join.right()));
+                let columns = input.and_then(|input| {
+                    let columns = columns_of(&filter).into_iter().map(|column| sources(input, column));
+                    columns.collect::<Option<Vec<_>>>()
+                });
+                producers.insert(id, Producer { columns, build_keys: join.and_then(build_keys) });
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(Self(producers))
+    }
+
+    /// Where `filter`, a conjunct of the predicate of `scan`, has landed.
+    pub(super) fn place(&self, filter: &Arc<dyn PhysicalExpr>, scan: ScanId) -> Place {
+        let producer = filter.expression_id().and_then(|id| self.0.get(&id));
+        let Some(expected) = producer.and_then(|producer| producer.columns.as_ref()) else {
+            return Place::Unknown;
+        };
+        let landed = columns_of(filter);
+        let right = landed.len() == expected.len()
+            && landed
+                .iter()
+                .zip(expected)
+                .all(|(column, sources)| sources.contains(&Source { scan, column: *column }));
+        if right { Place::Right } else { Place::Wrong }
+    }
+
+    /// Distinct keys on the build side of the join that makes `filter`.
+    pub(super) fn build_keys(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<f64> {
+        self.0.get(&filter.expression_id()?)?.build_keys
+    }
+}
+
+/// The columns that a dynamic filter was made for: those of its children, in their order. What it says of them
+/// changes while the query runs.
+pub(super) fn columns_of(filter: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
+    let mut columns = Vec::new();
+    for child in filter.children() {
+        // The closure never fails.
+        let _: Result<_> = child.apply(|node| {
+            columns.extend(node.downcast_ref::<Column>().map(Column::index));
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+    columns
+}
+
+fn build_keys(join: &HashJoinExec) -> Option<f64> {
+    let build = estimate(join.left())?;
+    let distinct: f64 = join.on().iter().map(|(key, _)| key_distinct(key, &build)).product();
+    Some(distinct.min(build.rows).max(1.0))
+}

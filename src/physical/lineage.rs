@@ -1,0 +1,108 @@
+//! Which column of which scan a column of a plan comes from.
+
+use std::sync::Arc;
+
+use datafusion::common::{JoinSide, JoinType};
+use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+type Plan = Arc<dyn ExecutionPlan>;
+
+/// A column of a scanned table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source {
+    /// The node that scans it.
+    pub(super) scan: ScanId,
+    /// Its place in the table's schema.
+    pub(super) column: usize,
+}
+
+/// A node of a plan that is not changed meanwhile: its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ScanId(usize);
+
+impl ScanId {
+    /// The id of `plan`.
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self(Arc::as_ptr(plan).cast::<()>() as usize)
+    }
+}
+
+/// The scanned columns that column `index` of `plan` has its values from; `None` where one of them is not known.
+///
+/// Several where the plan is a union, and for the key of a semi join, whose rows have the same value on both sides.
+pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
+    if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
+        let (_, source) = scan.downcast_to_file_source::<ParquetSource>()?;
+        let column = match source.projection() {
+            Some(projection) => place(&projection.as_ref().get(index)?.expr)?,
+            None => index,
+        };
+        return Some(vec![Source { scan: ScanId::of(plan), column }]);
+    }
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        return sources(projection.input(), place(&projection.expr().get(index)?.expr)?);
+    }
+    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        let index = filter.projection().as_ref().map_or(Some(index), |kept| kept.get(index).copied())?;
+        return sources(filter.input(), index);
+    }
+    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+        let (key, _) = aggregate.group_expr().expr().get(index)?;
+        return sources(aggregate.input(), place(key)?);
+    }
+    if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+        return of_join(join, index);
+    }
+    if plan.is::<UnionExec>() {
+        let inputs = plan.children().into_iter().map(|input| sources(input, index));
+        return Some(inputs.collect::<Option<Vec<_>>>()?.concat());
+    }
+    let passes = plan.is::<RepartitionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<SortExec>()
+        || plan.is::<SortPreservingMergeExec>();
+    if passes { sources(plan.children().first()?, index) } else { None }
+}
+
+fn of_join(join: &HashJoinExec, index: usize) -> Option<Vec<Source>> {
+    let index = join.projection.as_ref().map_or(Some(index), |kept| kept.get(index).copied())?;
+    let left_width = join.left().schema().fields().len();
+    let (side, index) = match join.join_type() {
+        JoinType::LeftSemi | JoinType::LeftAnti => (JoinSide::Left, index),
+        JoinType::RightSemi | JoinType::RightAnti => (JoinSide::Right, index),
+        JoinType::LeftMark | JoinType::RightMark => return None,
+        _ if index < left_width => (JoinSide::Left, index),
+        _ => (JoinSide::Right, index - left_width),
+    };
+    let (input, other) =
+        if side == JoinSide::Left { (join.left(), join.right()) } else { (join.right(), join.left()) };
+    let mut found = sources(input, index)?;
+    if matches!(join.join_type(), JoinType::LeftSemi | JoinType::RightSemi) {
+        for (left, right) in join.on() {
+            let (own, others) = if side == JoinSide::Left { (left, right) } else { (right, left) };
+            if place(own) == Some(index)
+                && let Some(key) = place(others)
+            {
+                found.extend(sources(other, key).unwrap_or_default());
+            }
+        }
+    }
+    Some(found)
+}
+
+/// The index of the column that `expr` is.
+fn place(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    expr.downcast_ref::<Column>().map(Column::index)
+}
