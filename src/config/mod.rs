@@ -39,10 +39,14 @@ pub struct SlipstreamOptions {
     pub join_order_enabled: bool,
     /// `slipstream.nested_loop_join_guard.enabled`
     pub nested_loop_join_guard_enabled: bool,
+    /// `slipstream.join_order.min_gain_percent`
+    pub join_order_min_gain_percent: usize,
     /// `slipstream.dynamic_filter_guard.enabled`
     pub dynamic_filter_guard_enabled: bool,
     /// `slipstream.scan_filter.enabled`
     pub scan_filter_enabled: bool,
+    /// `slipstream.scan_filter.min_gain_percent`
+    pub scan_filter_min_gain_percent: usize,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -58,9 +62,11 @@ impl Default for SlipstreamOptions {
             disabled_rules: Vec::new(),
             explain_enabled: true,
             join_order_enabled: true,
+            join_order_min_gain_percent: 5,
             nested_loop_join_guard_enabled: true,
             dynamic_filter_guard_enabled: true,
             scan_filter_enabled: true,
+            scan_filter_min_gain_percent: 20,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

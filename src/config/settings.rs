@@ -130,6 +130,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        join_order_min_gain_percent,
+        usize::to_string,
+        |text: &str| count(text, 100),
+        described(
+            "join_order.min_gain_percent",
+            "percent of the written order's cost",
+            "0 to 100",
+            "30",
+            "How much cheaper another order must look before it is taken. Estimates are wrong by more than a few \
+             percent, so a small promise is as likely to be a loss.",
+            "0: the cheapest order is taken, the written one only where none is cheaper",
+        )
+    ),
+    field!(
         scan_filter_enabled,
         bool::to_string,
         boolean,
@@ -141,6 +155,19 @@ pub static SETTINGS: &[Setting] = &[
             "Evaluates filters inside the Parquet reader in those scans where few rows are expected to pass, and \
              nowhere else. Turn it off where the statistics mislead it.",
             "false: datafusion.execution.parquet.pushdown_filters decides for all scans",
+        )
+    ),
+    field!(
+        scan_filter_min_gain_percent,
+        usize::to_string,
+        |text: &str| count(text, 100),
+        described(
+            "scan_filter.min_gain_percent",
+            "percent of the scan's cost",
+            "0 to 100",
+            "50",
+            "How much cheaper a scan must look with its filters in the reader before they are put there.",
+            "0: wherever it does not look dearer",
         )
     ),
     field!(

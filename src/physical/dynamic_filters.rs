@@ -37,7 +37,7 @@ pub(super) enum Place {
 }
 
 impl DynamicFilters {
-    /// Those of `plan`.
+    /// Those of `plan`. The plan must stay as it is while they are in use: scans are known by their addresses.
     pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let mut producers = HashMap::new();
         plan.apply(|node| {
@@ -94,6 +94,7 @@ pub(super) fn columns_of(filter: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
     columns
 }
 
+/// Distinct keys of the build side: the filter lets through that many of the scanned column's values.
 fn build_keys(join: &HashJoinExec) -> Option<f64> {
     let build = estimate(join.left())?;
     let distinct: f64 = join.on().iter().map(|(key, _)| key_distinct(key, &build)).product();

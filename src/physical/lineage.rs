@@ -1,4 +1,7 @@
 //! Which column of which scan a column of a plan comes from.
+//!
+//! Columns are followed by their positions, through the nodes that hand them on as they are. At a node that is not known
+//! the way ends without an answer, which callers must take for "anywhere".
 
 use std::sync::Arc;
 
@@ -76,6 +79,8 @@ pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
     if passes { sources(plan.children().first()?, index) } else { None }
 }
 
+/// A join's columns come from whichever side they are of. What an outer join adds to them, NULLs, is no reason to stop:
+/// a filter that may pass such a join keeps or drops rows that were there before it.
 fn of_join(join: &HashJoinExec, index: usize) -> Option<Vec<Source>> {
     let index = join.projection.as_ref().map_or(Some(index), |kept| kept.get(index).copied())?;
     let left_width = join.left().schema().fields().len();

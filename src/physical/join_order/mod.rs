@@ -19,11 +19,6 @@ use self::graph::Graph;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
-/// The share of the written plan's cost below which another order is taken.
-///
-/// Estimates are wrong by more than a few percent; a change that promises less is as likely to lose.
-const WORTH_IT: f64 = 0.95;
-
 /// Reorders hash joins by cost.
 ///
 /// DataFusion 55.2 joins in the order in which a query is written, and swaps the inputs of each join by their
@@ -66,7 +61,13 @@ impl PhysicalRule for JoinOrder {
         if !config.optimizer.join_reordering {
             return Ok(Rewrite::refused(plan, "datafusion.optimizer.join_reordering is off"));
         }
-        let mut outcome = Outcome { partitions: config.execution.target_partitions, ..Outcome::default() };
+        let min_gain =
+            SlipstreamOptions::active(config).map_or(0, |options| options.join_order_min_gain_percent);
+        let mut outcome = Outcome {
+            partitions: config.execution.target_partitions,
+            worth_it: 1.0 - min_gain as f64 / 100.0,
+            ..Outcome::default()
+        };
         let rewritten = outcome.rewrite(&plan)?;
         if outcome.reordered.is_empty() {
             let reason =
@@ -80,6 +81,8 @@ impl PhysicalRule for JoinOrder {
 #[derive(Debug, Default)]
 struct Outcome {
     partitions: usize,
+    /// The share of the written order's cost that another order may have.
+    worth_it: f64,
     /// What was done to each region that was changed.
     reordered: Vec<String>,
     /// Why the others were not.
@@ -135,7 +138,7 @@ impl Outcome {
         let Some(after) = trees.search().map(|tree| tree.cost) else {
             return Ok(Err("the joins are not connected"));
         };
-        if after > before * WORTH_IT {
+        if after > before * self.worth_it {
             return Ok(Err("no other order is clearly cheaper than the written one"));
         }
         let ordered = build::build(graph, &trees, plan)?;

@@ -19,8 +19,6 @@ use crate::physical::estimate::ColumnEstimate;
 
 /// A join's filter that keeps more than this is not worth a look-up for each row.
 const USEFUL: f64 = 0.5;
-/// The share of the cost that must remain at most for a scan to be changed: an estimate is no measurement.
-const WORTH_IT: f64 = 0.8;
 
 /// Nanoseconds to evaluate a comparison behind the reader, and inside it, where it runs on its own.
 const COMPARE: f64 = 2.0;
@@ -107,7 +105,11 @@ pub(super) struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// The share of the cost that remains with the filters in the reader, where that is worth it.
+    /// The share of the cost that remains with the filters in the reader; `None` where none of them is of use there.
+    ///
+    /// Filters are evaluated in the order of what a dropped row costs, and each decodes the columns that no filter
+    /// before it has decoded. Behind the reader the written filters are evaluated again, on the few rows that are
+    /// left, which is not counted.
     pub(super) fn gain(&self, filters: &[Filter]) -> Option<f64> {
         let mut read: BTreeSet<usize> = match self.projected {
             Some(projected) => projected.iter().copied().collect(),
@@ -141,8 +143,7 @@ impl Scan<'_> {
         }
         let rest: f64 = read.iter().map(|column| picked(share, decode(column))).sum();
         after += rest + share * self.row;
-        let remaining = after / before.max(f64::MIN_POSITIVE);
-        (remaining <= WORTH_IT && self.rows > 0.0).then_some(remaining)
+        (self.rows > 0.0).then_some(after / before.max(f64::MIN_POSITIVE))
     }
 }
 
@@ -174,13 +175,11 @@ mod tests {
 
     #[test]
     fn few_rows_before_an_expensive_operator_gain() {
-        assert!(gain(Share::Join(0.001), 100.0).is_some());
-        assert!(gain(Share::Join(0.001), 0.0).is_none(), "a look-up costs more than decoding three numbers");
-        assert!(gain(Share::Join(0.9), 100.0).is_none());
-        assert!(
-            gain(Share::Written(0.15), 20.0).is_none(),
-            "scattered rows are decoded with their neighbours"
-        );
+        let pays = |share, row| gain(share, row).is_some_and(|remaining| remaining < 0.8);
+        assert!(pays(Share::Join(0.001), 100.0));
+        assert!(!pays(Share::Join(0.001), 0.0), "a look-up costs more than decoding three numbers");
+        assert!(!pays(Share::Join(0.9), 100.0));
+        assert!(!pays(Share::Written(0.15), 20.0), "scattered rows are decoded with their neighbours");
         assert!(gain(Share::Later, 100.0).is_none());
         assert!(gain(Share::Astray, 100.0).is_none());
     }

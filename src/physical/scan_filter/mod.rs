@@ -63,7 +63,13 @@ impl PhysicalRule for ScanFilter {
         if config.execution.parquet.pushdown_filters {
             return Ok(Rewrite::refused(plan, "datafusion.execution.parquet.pushdown_filters decides"));
         }
-        let mut rewriter = Rewriter { filters: DynamicFilters::of(&plan)?, scans: Vec::new() };
+        let min_gain =
+            SlipstreamOptions::active(config).map_or(0, |options| options.scan_filter_min_gain_percent);
+        let mut rewriter = Rewriter {
+            filters: DynamicFilters::of(&plan)?,
+            worth_it: 1.0 - min_gain as f64 / 100.0,
+            scans: Vec::new(),
+        };
         let rewritten = rewriter.rewrite(&plan, 0.0)?;
         if rewriter.scans.is_empty() {
             return Ok(Rewrite::refused(plan, "no scan is expected to gain from filters in the reader"));
@@ -74,6 +80,8 @@ impl PhysicalRule for ScanFilter {
 
 struct Rewriter {
     filters: DynamicFilters,
+    /// The share of its cost that a scan may have left.
+    worth_it: f64,
     /// What was done to which scan.
     scans: Vec<String>,
 }
@@ -121,7 +129,7 @@ impl Rewriter {
             .collect();
         let projected = source.projection().map(ProjectionExprs::column_indices);
         let scan_model = Scan { rows, row, columns: &columns, projected: projected.as_deref() };
-        let Some(gain) = scan_model.gain(&filters) else {
+        let Some(gain) = scan_model.gain(&filters).filter(|gain| *gain <= self.worth_it) else {
             return Ok(None);
         };
         let mut kept: Vec<_> = filters.into_iter().filter(Filter::is_useful).collect();
