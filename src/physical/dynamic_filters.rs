@@ -19,8 +19,8 @@ pub(super) struct DynamicFilters(HashMap<u64, Producer>);
 /// A node that makes a filter while it runs, for rows that its input is still to give.
 #[derive(Debug)]
 struct Producer {
-    /// For each column that the filter looks at: the scanned columns it may stand for.
-    columns: Option<Vec<Vec<Source>>>,
+    /// For each key that the filter looks at: the scanned columns it may stand for, where that is known.
+    keys: Vec<Option<Vec<Source>>>,
     /// Distinct keys of a join's build side.
     build_keys: Option<f64>,
 }
@@ -48,11 +48,8 @@ impl DynamicFilters {
                 };
                 // A join's filter is for its probe side, any other for the only input.
                 let input = join.map_or_else(|| node.children().first().copied(), |join| Some(join.right()));
-                let columns = input.and_then(|input| {
-                    let columns = columns_of(&filter).into_iter().map(|column| sources(input, column));
-                    columns.collect::<Option<Vec<_>>>()
-                });
-                producers.insert(id, Producer { columns, build_keys: join.and_then(build_keys) });
+                let keys = filter.children().into_iter().map(|key| sources(input?, column(key)?)).collect();
+                producers.insert(id, Producer { keys, build_keys: join.and_then(build_keys) });
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -61,17 +58,20 @@ impl DynamicFilters {
 
     /// Where `filter`, a conjunct of the predicate of `scan`, has landed.
     pub(super) fn place(&self, filter: &Arc<dyn PhysicalExpr>, scan: ScanId) -> Place {
-        let producer = filter.expression_id().and_then(|id| self.0.get(&id));
-        let Some(expected) = producer.and_then(|producer| producer.columns.as_ref()) else {
+        let Some(producer) = filter.expression_id().and_then(|id| self.0.get(&id)) else {
             return Place::Unknown;
         };
-        let landed = columns_of(filter);
-        let right = landed.len() == expected.len()
-            && landed
-                .iter()
-                .zip(expected)
-                .all(|(column, sources)| sources.contains(&Source { scan, column: *column }));
-        if right { Place::Right } else { Place::Wrong }
+        let mut all_known = true;
+        for (landed, expected) in filter.children().into_iter().zip(&producer.keys) {
+            match (column(landed), expected) {
+                (Some(column), Some(expected)) if !expected.contains(&Source { scan, column }) => {
+                    return Place::Wrong;
+                }
+                (Some(_), Some(_)) => {}
+                _ => all_known = false,
+            }
+        }
+        if all_known { Place::Right } else { Place::Unknown }
     }
 
     /// Distinct keys on the build side of the join that makes `filter`.
@@ -80,18 +80,9 @@ impl DynamicFilters {
     }
 }
 
-/// The columns that a dynamic filter was made for: those of its children, in their order. What it says of them
-/// changes while the query runs.
-pub(super) fn columns_of(filter: &Arc<dyn PhysicalExpr>) -> Vec<usize> {
-    let mut columns = Vec::new();
-    for child in filter.children() {
-        // The closure never fails.
-        let _: Result<_> = child.apply(|node| {
-            columns.extend(node.downcast_ref::<Column>().map(Column::index));
-            Ok(TreeNodeRecursion::Continue)
-        });
-    }
-    columns
+/// The index of the column that `key` is.
+pub(super) fn column(key: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    key.downcast_ref::<Column>().map(Column::index)
 }
 
 /// Distinct keys of the build side: the filter lets through that many of the scanned column's values.

@@ -11,6 +11,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -22,12 +23,12 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
-/// A column of a scanned table.
+/// A column of a scanned table, or of another leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Source {
     /// The node that scans it.
     pub(super) scan: ScanId,
-    /// Its place in the table's schema.
+    /// Its place in the schema of a Parquet table, or in what another leaf puts out.
     pub(super) column: usize,
 }
 
@@ -46,9 +47,10 @@ impl ScanId {
 ///
 /// Several where the plan is a union, and for the key of a semi join, whose rows have the same value on both sides.
 pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
-    if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
-        let (_, source) = scan.downcast_to_file_source::<ParquetSource>()?;
-        let column = match source.projection() {
+    if plan.children().is_empty() {
+        let parquet = plan.downcast_ref::<DataSourceExec>();
+        let parquet = parquet.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>);
+        let column = match parquet.and_then(|(_, source)| source.projection()) {
             Some(projection) => place(&projection.as_ref().get(index)?.expr)?,
             None => index,
         };
@@ -74,6 +76,7 @@ pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
     }
     let passes = plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<CooperativeExec>()
         || plan.is::<SortExec>()
         || plan.is::<SortPreservingMergeExec>();
     if passes { sources(plan.children().first()?, index) } else { None }

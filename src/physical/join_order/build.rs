@@ -1,5 +1,6 @@
 //! From a tree of joins back to a plan.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema};
@@ -38,7 +39,7 @@ impl Built {
 /// Where an expression looks at a column that its input does not have, which would be a defect of this module: the
 /// query fails with an internal error rather than with other rows.
 pub(super) fn build(graph: &Graph, trees: &Trees<'_>, original: &Plan) -> Result<Plan> {
-    let built = Builder { graph, trees }.set(graph.all())?;
+    let built = Builder::new(graph, trees).set(graph.all())?;
     let schema = original.schema();
     if built.columns == graph.outputs && built.plan.schema() == schema {
         return Ok(built.plan);
@@ -58,6 +59,20 @@ pub(super) fn build(graph: &Graph, trees: &Trees<'_>, original: &Plan) -> Result
 struct Builder<'a> {
     graph: &'a Graph,
     trees: &'a Trees<'a>,
+    /// For each column name the first region column that has it.
+    names: HashMap<String, usize>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(graph: &'a Graph, trees: &'a Trees<'a>) -> Self {
+        let mut names = HashMap::new();
+        for relation in &graph.relations {
+            for (place, field) in relation.plan.schema().fields().iter().enumerate() {
+                names.entry(field.name().clone()).or_insert(relation.offset + place);
+            }
+        }
+        Self { graph, trees, names }
+    }
 }
 
 impl Builder<'_> {
@@ -84,7 +99,32 @@ impl Builder<'_> {
             let predicate = built.local(&conjunction(conditions))?;
             built.plan = Arc::new(FilterExec::try_new(predicate, built.plan)?);
         }
-        Ok(built)
+        self.renamed(built, relation.operator)
+    }
+
+    /// The input with column names that no other input has.
+    ///
+    /// DataFusion 55.2 pushes filters down by column names, and takes the first of two columns of one name
+    /// (apache/datafusion issue 25244). The joins above keep their names apart, whatever their order.
+    fn renamed(&self, built: Built, operator: Option<usize>) -> Result<Built> {
+        let hidden = operator.is_some_and(|index| self.graph.operators[index].kind != Kind::Outer);
+        let schema = built.plan.schema();
+        let mut changed = false;
+        let names = schema.fields().iter().zip(&built.columns).map(|(field, column)| {
+            let taken = self.names.get(field.name()).is_some_and(|first| first != column);
+            changed |= taken;
+            if taken { format!("{}#{column}", field.name()) } else { field.name().clone() }
+        });
+        let names: Vec<String> = names.collect();
+        if hidden || !changed {
+            return Ok(built);
+        }
+        let exprs = schema.fields().iter().zip(names).enumerate().map(|(place, (field, alias))| {
+            let expr: Expr = Arc::new(Column::new(field.name(), place));
+            ProjectionExpr { expr, alias }
+        });
+        let plan = ProjectionExec::try_new(exprs.collect::<Vec<_>>(), built.plan)?;
+        Ok(Built { plan: Arc::new(plan), columns: built.columns })
     }
 
     /// The join of two trees. It puts out the columns that something above it needs, and no others: what is not

@@ -20,7 +20,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use self::benefit::{Filter, Scan, Share};
-use super::dynamic_filters::{DynamicFilters, Place, columns_of};
+use super::dynamic_filters::{DynamicFilters, Place, column};
 use super::estimate::{ColumnEstimate, selectivity};
 use super::lineage::ScanId;
 use super::rule::{PhysicalRule, Rewrite};
@@ -168,8 +168,9 @@ impl Rewriter {
         let Some(build) = self.filters.build_keys(conjunct) else {
             return Share::Later;
         };
-        let distinct = |column: usize| columns.get(column).map_or(rows, |column| column.distinct);
-        let scanned: f64 = columns_of(conjunct).into_iter().map(distinct).product();
+        let distinct =
+            |key| column(key).and_then(|index| columns.get(index)).map_or(rows, |column| column.distinct);
+        let scanned: f64 = conjunct.children().into_iter().map(distinct).product();
         Share::Join((build / scanned.min(rows).max(1.0)).min(1.0))
     }
 }

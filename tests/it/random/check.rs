@@ -31,9 +31,9 @@ pub(super) enum Verdict {
     TimedOut,
     /// The plain engine does not answer alike twice.
     Unstable,
-    /// The plain engine contradicts itself and not the layer, when its dynamic filters are switched off. DataFusion
-    /// 55.2 applies them to the wrong one of two columns with the same name (apache/datafusion issue 25244), where
-    /// the shape of the plan is such.
+    /// The plain engine contradicts itself and not the layer, when no filters are pushed into its scans. DataFusion
+    /// 55.2 applies pushed filters to the wrong one of two columns with the same name (apache/datafusion issue
+    /// 25244), where the shape of the plan is such.
     PlainWrong,
 }
 
@@ -118,7 +118,7 @@ impl Checker {
                 repeats = MANY_REPEATS;
             }
         }
-        let setup = case.setup.without_dynamic_filters();
+        let setup = case.setup.without_pushed_filters();
         let without =
             Engines::open(&setup, &self.env, &self.data).await.map_err(|error| error.to_string())?;
         let expected = without.plain(&sql).await;
@@ -134,7 +134,7 @@ impl Checker {
         };
         Err(format!(
             "{what}\n\n{case}\n\nplain engine: {plain}\n\nlayer, which {}: {layered}\n\n\
-             without dynamic filters the engines {}\n\n{plans}",
+             without pushed filters the engines {}\n\n{plans}",
             if agrees { "agrees at times" } else { "never agrees" },
             if agree_without { "agree" } else { "differ" },
         ))

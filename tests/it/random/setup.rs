@@ -79,13 +79,14 @@ impl Setup {
             Self { sort_merge_joins: plain.sort_merge_joins, ..self.clone() },
             Self { pushdown_filters: plain.pushdown_filters, ..self.clone() },
             Self { split_files: plain.split_files, ..self.clone() },
-            self.without_dynamic_filters(),
+            Self { dynamic_filters: plain.dynamic_filters, ..self.clone() },
         ];
         simpler.into_iter().filter(|setup| setup != self).collect()
     }
 
-    pub(super) fn without_dynamic_filters(&self) -> Self {
-        Self { dynamic_filters: false, ..self.clone() }
+    /// The same, with all filters where the planner leaves them.
+    pub(super) fn without_pushed_filters(&self) -> Self {
+        Self { dynamic_filters: false, pushdown_filters: false, ..self.clone() }
     }
 
     pub(super) fn session_config(&self) -> SessionConfig {
