@@ -6,12 +6,14 @@ mod enumerate;
 mod flatten;
 mod graph;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::config::ConfigOptions;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::filter::FilterExec;
 
 use self::enumerate::Trees;
 use self::flatten::{Refusal, WrittenJoin, flatten, is_region};
@@ -83,6 +85,8 @@ struct Outcome {
     partitions: usize,
     /// The share of the written order's cost that another order may have.
     worth_it: f64,
+    /// Whether a filter stands above, which DataFusion may push down.
+    below_filter: bool,
     /// What was done to each region that was changed.
     reordered: Vec<String>,
     /// Why the others were not.
@@ -91,7 +95,14 @@ struct Outcome {
 
 impl Outcome {
     fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        if is_region(plan) { self.region(plan) } else { self.inputs(plan) }
+        if is_region(plan) {
+            return self.region(plan);
+        }
+        let above = self.below_filter;
+        self.below_filter |= plan.is::<FilterExec>();
+        let rewritten = self.inputs(plan);
+        self.below_filter = above;
+        rewritten
     }
 
     /// `plan` with its inputs rewritten.
@@ -130,6 +141,9 @@ impl Outcome {
         graph: &Graph,
         written: &[WrittenJoin],
     ) -> Result<Result<Arc<dyn ExecutionPlan>, Refusal>> {
+        if let Some(reason) = ambiguous(graph, plan, self.below_filter) {
+            return Ok(Err(reason));
+        }
         let mut trees = Trees::new(graph, self.partitions);
         let Some(before) = trees.written(written).map(|tree| tree.cost) else {
             return Ok(Err("the written order cannot be costed"));
@@ -150,11 +164,42 @@ impl Outcome {
 
     /// A region as it is, with the regions below its inputs rewritten.
     fn below_region(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let above = self.below_filter;
+        self.below_filter |= plan.is::<FilterExec>();
         let children = plan.children();
         let rewritten = children
             .iter()
             .map(|child| if is_region(child) { self.below_region(child) } else { self.rewrite(child) })
             .collect::<Result<Vec<_>>>()?;
+        self.below_filter = above;
         replace_children_if_necessary(Arc::clone(plan), rewritten)
     }
+}
+
+/// Why DataFusion might push a filter to the wrong column once the region at `plan` has another shape.
+///
+/// DataFusion 55.2 follows a filter's columns down the plan by their names (apache/datafusion issue 25244). The joins of
+/// a region are built with names of their own, so what can go wrong is above and below them: a projection that
+/// restores two columns of one name, below a filter; and a filter that this rule puts on an input in which two
+/// columns have, or had, one name.
+fn ambiguous(graph: &Graph, plan: &Arc<dyn ExecutionPlan>, below_filter: bool) -> Option<Refusal> {
+    if below_filter && has_duplicate_names(plan) {
+        return Some("two columns of the result have one name, and a filter above might be pushed to either");
+    }
+    let conditions = graph.conditions.iter();
+    let filtered = conditions.filter(|condition| condition.relations.is_power_of_two());
+    let inputs =
+        filtered.map(|condition| &graph.relations[condition.relations.trailing_zeros() as usize].plan);
+    let mut inputs = inputs.filter(|input| has_duplicate_names(input) || has_joins(input));
+    inputs.next().map(|_| "a filter on one input might be pushed to the wrong column of a join below")
+}
+
+fn has_duplicate_names(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let schema = plan.schema();
+    let names: HashSet<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    names.len() < schema.fields().len()
+}
+
+fn has_joins(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.children().len() > 1 || plan.children().into_iter().any(has_joins)
 }
