@@ -207,10 +207,10 @@ mod tests {
     }
 
     /// 100 numbers from 1 to 100, a tenth of the rows NULL; 20 texts.
-    fn share(expr: Expr) -> f64 {
+    fn share(expr: &Expr) -> f64 {
         let number = ColumnEstimate { distinct: 100.0, bounds: Some((1.0, 100.0)), nulls: 0.1, bytes: 8.0 };
         let text = ColumnEstimate { distinct: 20.0, bounds: None, nulls: 0.0, bytes: 16.0 };
-        (selectivity(&expr, &[number, text]) * 1000.0).round() / 1000.0
+        (selectivity(expr, &[number, text]) * 1000.0).round() / 1000.0
     }
 
     fn compare(column: &str, op: Operator, value: impl datafusion::logical_expr::Literal) -> Expr {
@@ -224,14 +224,14 @@ mod tests {
 
     #[test]
     fn comparisons_with_literals_follow_the_statistics() {
-        assert_eq!(share(compare("number", Operator::LtEq, 50_i64)), 0.45);
-        assert_eq!(share(compare("number", Operator::Gt, 1000_i64)), 0.0);
-        assert_eq!(share(compare("text", Operator::Eq, "a")), 0.05);
-        assert_eq!(share(compare("text", Operator::NotEq, "a")), 0.95);
-        assert_eq!(share(compare("text", Operator::Lt, "a")), 0.333);
+        assert_eq!(share(&compare("number", Operator::LtEq, 50_i64)), 0.45);
+        assert_eq!(share(&compare("number", Operator::Gt, 1000_i64)), 0.0);
+        assert_eq!(share(&compare("text", Operator::Eq, "a")), 0.05);
+        assert_eq!(share(&compare("text", Operator::NotEq, "a")), 0.95);
+        assert_eq!(share(&compare("text", Operator::Lt, "a")), 0.333);
         let (low, high) =
             (compare("number", Operator::GtEq, 41_i64), compare("number", Operator::LtEq, 50_i64));
-        assert_eq!(share(and(low, high)), 0.09, "one range of ten values, not the product of two halves");
+        assert_eq!(share(&and(low, high)), 0.09, "one range of ten values, not the product of two halves");
     }
 
     #[test]
@@ -239,19 +239,19 @@ mod tests {
         let schema = schema();
         let number = col("number", &schema).unwrap();
         let text = col("text", &schema).unwrap();
-        assert_eq!(share(is_null(Arc::clone(&number)).unwrap()), 0.1);
-        assert_eq!(share(not(compare("text", Operator::Eq, "a")).unwrap()), 0.95);
+        assert_eq!(share(&is_null(Arc::clone(&number)).unwrap()), 0.1);
+        assert_eq!(share(&not(compare("text", Operator::Eq, "a")).unwrap()), 0.95);
         let list = vec![lit("a"), lit("b")];
-        assert_eq!(share(in_list(Arc::clone(&text), list, &false, &schema).unwrap()), 0.1);
+        assert_eq!(share(&in_list(Arc::clone(&text), list, &false, &schema).unwrap()), 0.1);
         let prefix = like(false, false, Arc::clone(&text), lit("a%"), &schema).unwrap();
-        assert_eq!(share(prefix), PREFIX);
+        assert_eq!(share(&prefix), PREFIX);
         let either = binary(
             compare("text", Operator::Eq, "a"),
             Operator::Or,
             compare("text", Operator::Eq, "b"),
             &schema,
         );
-        assert_eq!(share(either.unwrap()), 0.098);
-        assert_eq!(share(lit(false)), 0.0);
+        assert_eq!(share(&either.unwrap()), 0.098);
+        assert_eq!(share(&lit(false)), 0.0);
     }
 }
