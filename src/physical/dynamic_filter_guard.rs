@@ -32,6 +32,9 @@ use crate::config::SlipstreamOptions;
 /// The rule follows each column of a filter from the node that makes the filter down to the scans that the column
 /// comes from, by position, and compares. A dynamic filter only ever saves work, so removing one is always right.
 ///
+/// It also removes the filter of an aggregate's minima and maxima where the same node has another aggregate, which
+/// needs the rows that the filter drops.
+///
 /// Refuses where all filters are in their place.
 ///
 /// [25244]: https://github.com/apache/datafusion/issues/25244

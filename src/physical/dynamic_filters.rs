@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
@@ -23,6 +24,8 @@ struct Producer {
     keys: Vec<Option<Vec<Source>>>,
     /// Distinct keys of a join's build side.
     build_keys: Option<f64>,
+    /// Whether rows that the filter drops are needed by the very node that makes it.
+    unsound: bool,
 }
 
 /// Whether a filter that has reached a scan speaks of the columns that it was made for.
@@ -30,7 +33,7 @@ struct Producer {
 pub(super) enum Place {
     /// Its columns are those of the producer's.
     Right,
-    /// They are others.
+    /// They are others, or the rows that it drops are needed.
     Wrong,
     /// The way of a column cannot be followed.
     Unknown,
@@ -49,7 +52,8 @@ impl DynamicFilters {
                 // A join's filter is for its probe side, any other for the only input.
                 let input = join.map_or_else(|| node.children().first().copied(), |join| Some(join.right()));
                 let keys = filter.children().into_iter().map(|key| sources(input?, column(key)?)).collect();
-                producers.insert(id, Producer { keys, build_keys: join.and_then(build_keys) });
+                let unsound = node.downcast_ref::<AggregateExec>().is_some_and(|node| !only_min_max(node));
+                producers.insert(id, Producer { keys, build_keys: join.and_then(build_keys), unsound });
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -61,6 +65,9 @@ impl DynamicFilters {
         let Some(producer) = filter.expression_id().and_then(|id| self.0.get(&id)) else {
             return Place::Unknown;
         };
+        if producer.unsound {
+            return Place::Wrong;
+        }
         let mut all_known = true;
         for (landed, expected) in filter.children().into_iter().zip(&producer.keys) {
             match (column(landed), expected) {
@@ -83,6 +90,18 @@ impl DynamicFilters {
 /// The index of the column that `key` is.
 pub(super) fn column(key: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     key.downcast_ref::<Column>().map(Column::index)
+}
+
+/// Whether all aggregates are minima and maxima of columns.
+///
+/// The filter of `MIN(a), MAX(b)` drops rows that improve neither. DataFusion 55.2 makes it although another aggregate
+/// of the same node, such as `MIN(c + 1)`, needs those rows.
+fn only_min_max(node: &AggregateExec) -> bool {
+    node.aggr_expr().iter().all(|aggregate| {
+        let name = aggregate.fun().name();
+        let columns = aggregate.expressions().iter().all(|argument| argument.is::<Column>());
+        (name == "min" || name == "max") && columns
+    })
 }
 
 /// Distinct keys of the build side: the filter lets through that many of the scanned column's values.

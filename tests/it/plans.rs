@@ -230,3 +230,23 @@ async fn a_dynamic_filter_on_the_wrong_column_is_removed() {
     let reported = verdict(&ctx, "dynamic_filter_guard", text).await;
     assert_eq!(reported, "applied: misplaced dynamic filters removed: 1");
 }
+
+/// The dynamic filter of some aggregates drops rows that another one needs, where a partition comes late.
+#[tokio::test]
+async fn a_dynamic_filter_that_drops_what_an_aggregate_needs_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let (ctx, _) = layered();
+    let files = ["(1, 12, 100), (8, 4, 70)", "(1, 6, 90), (8, 12, 110)"];
+    for (number, values) in files.iter().enumerate() {
+        let path = folder.path().join(format!("{number}.parquet"));
+        let copy = format!("COPY (SELECT * FROM (VALUES {values}) v(a, b, c)) TO '{}'", path.display());
+        sql(&ctx, &copy).await.unwrap();
+    }
+    ctx.register_parquet("t", folder.path().to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+    let text = "SELECT min(a), max(a), max(b), min(c + 1) FROM t";
+    assert_eq!(sorted_rows(&query(&ctx, text).await.unwrap()), ["1 | 8 | 12 | 71"]);
+    let reported = verdict(&ctx, "dynamic_filter_guard", text).await;
+    assert_eq!(reported, "applied: misplaced dynamic filters removed: 1");
+    let sound = verdict(&ctx, "dynamic_filter_guard", "SELECT min(a), max(b) FROM t WHERE c > 0").await;
+    assert!(sound.starts_with("refused"), "{sound}");
+}
