@@ -17,7 +17,7 @@ use datafusion::physical_plan::filter::FilterExec;
 
 use self::enumerate::Trees;
 use self::flatten::{Refusal, WrittenJoin, flatten, is_region};
-use self::graph::Graph;
+use self::graph::{Graph, Plan};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -117,19 +117,25 @@ impl Outcome {
     }
 
     fn region(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        let reordered_before = self.reordered.len();
-        let flattened = flatten(plan, &mut |input| self.rewrite(input))?;
-        let ordered = match flattened {
+        let above = self.below_filter;
+        // What the region's own filters become may be pushed into its inputs like any other.
+        self.below_filter |= has_filters(plan);
+        let mut inputs = Vec::new();
+        let flattened = flatten(plan, &mut |input| {
+            let rewritten = self.rewrite(input)?;
+            inputs.push((Arc::clone(input), Arc::clone(&rewritten)));
+            Ok(rewritten)
+        });
+        self.below_filter = above;
+        let ordered = match flattened? {
             Ok((graph, written)) => self.order(plan, &graph, &written)?,
             Err(reason) => Err(reason),
         };
         match ordered {
             Ok(ordered) => Ok(ordered),
             Err(reason) => {
-                // The inputs are rewritten once more, in their old places.
-                self.reordered.truncate(reordered_before);
                 self.refused.push(reason);
-                self.below_region(plan)
+                self.below_region(plan, &inputs)
             }
         }
     }
@@ -162,18 +168,32 @@ impl Outcome {
         Ok(Ok(ordered))
     }
 
-    /// A region as it is, with the regions below its inputs rewritten.
-    fn below_region(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// A region as it is, over its inputs: those that are `rewritten` (old and new), and the rest now.
+    ///
+    /// Rewriting one a second time would double the work with each level of refused regions.
+    fn below_region(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        rewritten: &[(Plan, Plan)],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let above = self.below_filter;
         self.below_filter |= plan.is::<FilterExec>();
         let children = plan.children();
-        let rewritten = children
-            .iter()
-            .map(|child| if is_region(child) { self.below_region(child) } else { self.rewrite(child) })
-            .collect::<Result<Vec<_>>>()?;
+        let inputs =
+            children.iter().map(|child| match rewritten.iter().find(|(old, _)| Arc::ptr_eq(old, child)) {
+                Some((_, new)) => Ok(Arc::clone(new)),
+                None if is_region(child) => self.below_region(child, rewritten),
+                None => self.rewrite(child),
+            });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
         self.below_filter = above;
-        replace_children_if_necessary(Arc::clone(plan), rewritten)
+        replace_children_if_necessary(Arc::clone(plan), inputs)
     }
+}
+
+/// Whether a filter stands among the joins of the region at `plan`.
+fn has_filters(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    is_region(plan) && (plan.is::<FilterExec>() || plan.children().into_iter().any(has_filters))
 }
 
 /// Why DataFusion might push a filter to the wrong column once the region at `plan` has another shape.
