@@ -5,14 +5,14 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::utils::split_conjunction;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::dynamic_filters::{DynamicFilters, Place};
-use super::lineage::ScanId;
+use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -96,6 +96,5 @@ fn without_misplaced(
     }
     // Without any conjunct left it is TRUE: a source's predicate can be replaced, but not taken away.
     let source = source.with_predicate(conjunction(kept));
-    let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
-    Some((Arc::new(scan.clone().with_data_source(Arc::new(config))), removed))
+    Some((with_source(scan, config, source), removed))
 }

@@ -11,7 +11,7 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::estimate::{estimate, key_distinct};
-use super::lineage::{ScanId, Source, sources};
+use super::lineage::{ScanId, Source, column_index, sources};
 
 /// The producers of a plan's dynamic filters, by the filters' ids.
 #[derive(Debug)]
@@ -51,7 +51,8 @@ impl DynamicFilters {
                 };
                 // A join's filter is for its probe side, any other for the only input.
                 let input = join.map_or_else(|| node.children().first().copied(), |join| Some(join.right()));
-                let keys = filter.children().into_iter().map(|key| sources(input?, column(key)?)).collect();
+                let keys =
+                    filter.children().into_iter().map(|key| sources(input?, column_index(key)?)).collect();
                 let unsound = node.downcast_ref::<AggregateExec>().is_some_and(|node| !only_min_max(node));
                 producers.insert(id, Producer { keys, build_keys: join.and_then(build_keys), unsound });
             }
@@ -70,7 +71,7 @@ impl DynamicFilters {
         }
         let mut all_known = true;
         for (landed, expected) in filter.children().into_iter().zip(&producer.keys) {
-            match (column(landed), expected) {
+            match (column_index(landed), expected) {
                 (Some(column), Some(expected)) if !expected.contains(&Source { scan, column }) => {
                     return Place::Wrong;
                 }
@@ -85,11 +86,6 @@ impl DynamicFilters {
     pub(super) fn build_keys(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<f64> {
         self.0.get(&filter.expression_id()?)?.build_keys
     }
-}
-
-/// The index of the column that `key` is.
-pub(super) fn column(key: &Arc<dyn PhysicalExpr>) -> Option<usize> {
-    key.downcast_ref::<Column>().map(Column::index)
 }
 
 /// Whether all aggregates are minima and maxima of columns.

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use datafusion::common::{JoinSide, JoinType};
-use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -51,13 +53,13 @@ pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
         let parquet = plan.downcast_ref::<DataSourceExec>();
         let parquet = parquet.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>);
         let column = match parquet.and_then(|(_, source)| source.projection()) {
-            Some(projection) => place(&projection.as_ref().get(index)?.expr)?,
+            Some(projection) => column_index(&projection.as_ref().get(index)?.expr)?,
             None => index,
         };
         return Some(vec![Source { scan: ScanId::of(plan), column }]);
     }
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        return sources(projection.input(), place(&projection.expr().get(index)?.expr)?);
+        return sources(projection.input(), column_index(&projection.expr().get(index)?.expr)?);
     }
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         let index = filter.projection().as_ref().map_or(Some(index), |kept| kept.get(index).copied())?;
@@ -65,7 +67,7 @@ pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
     }
     if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
         let (key, _) = aggregate.group_expr().expr().get(index)?;
-        return sources(aggregate.input(), place(key)?);
+        return sources(aggregate.input(), column_index(key)?);
     }
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         return of_join(join, index);
@@ -100,8 +102,8 @@ fn of_join(join: &HashJoinExec, index: usize) -> Option<Vec<Source>> {
     if matches!(join.join_type(), JoinType::LeftSemi | JoinType::RightSemi) {
         for (left, right) in join.on() {
             let (own, others) = if side == JoinSide::Left { (left, right) } else { (right, left) };
-            if place(own) == Some(index)
-                && let Some(key) = place(others)
+            if column_index(own) == Some(index)
+                && let Some(key) = column_index(others)
             {
                 found.extend(sources(other, key).unwrap_or_default());
             }
@@ -111,6 +113,16 @@ fn of_join(join: &HashJoinExec, index: usize) -> Option<Vec<Source>> {
 }
 
 /// The index of the column that `expr` is.
-fn place(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+pub(super) fn column_index(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     expr.downcast_ref::<Column>().map(Column::index)
+}
+
+/// `scan` of Parquet files with another source: other filters, or filters applied elsewhere.
+pub(super) fn with_source(
+    scan: &DataSourceExec,
+    config: &FileScanConfig,
+    source: ParquetSource,
+) -> Arc<dyn ExecutionPlan> {
+    let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+    Arc::new(scan.clone().with_data_source(Arc::new(config)))
 }

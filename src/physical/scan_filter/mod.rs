@@ -8,7 +8,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::FileSource;
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::projection::ProjectionExprs;
@@ -20,9 +20,9 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use self::benefit::{Filter, Scan, Share};
-use super::dynamic_filters::{DynamicFilters, Place, column};
+use super::dynamic_filters::{DynamicFilters, Place};
 use super::estimate::{ColumnEstimate, selectivity};
-use super::lineage::ScanId;
+use super::lineage::{ScanId, column_index, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -145,8 +145,7 @@ impl Rewriter {
         ));
         let predicate = conjunction(kept.into_iter().map(|filter| filter.expr));
         let source = source.with_predicate(predicate).with_pushdown_filters(true);
-        let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
-        Ok(Some(Arc::new(scan.clone().with_data_source(Arc::new(config)))))
+        Ok(Some(with_source(scan, config, source)))
     }
 
     /// What `conjunct` is expected to keep of the `rows` rows of scan `id`.
@@ -168,8 +167,9 @@ impl Rewriter {
         let Some(build) = self.filters.build_keys(conjunct) else {
             return Share::Later;
         };
-        let distinct =
-            |key| column(key).and_then(|index| columns.get(index)).map_or(rows, |column| column.distinct);
+        let distinct = |key| {
+            column_index(key).and_then(|index| columns.get(index)).map_or(rows, |column| column.distinct)
+        };
         let scanned: f64 = conjunct.children().into_iter().map(distinct).product();
         Share::Join((build / scanned.min(rows).max(1.0)).min(1.0))
     }
