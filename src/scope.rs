@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use datafusion::common::Result;
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use parking_lot::Mutex;
 
 use crate::error::config_error;
@@ -55,18 +56,29 @@ impl fmt::Display for RuleReport {
 #[derive(Clone, Default)]
 pub(crate) struct QueryScope {
     text: Option<Arc<str>>,
+    footers: Option<Arc<FileMetadataCache>>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
 }
 
 impl QueryScope {
     /// The scope of a query whose SQL text is known.
     pub(crate) fn with_text(text: &str) -> Self {
-        Self { text: Some(text.into()), reports: Arc::default() }
+        Self { text: Some(text.into()), ..Self::default() }
     }
 
     /// The scope that `options` carries, if a query opened one.
     pub(crate) fn of(options: &ConfigOptions) -> Option<&Self> {
         options.extensions.get::<Self>()
+    }
+
+    /// The scope with the session's cache of file footers, for rules that look into them.
+    pub(crate) fn with_footers(self, footers: Arc<FileMetadataCache>) -> Self {
+        Self { footers: Some(footers), ..self }
+    }
+
+    /// The footers that the session has read, by the files' paths.
+    pub(crate) fn footers(&self) -> Option<Arc<FileMetadataCache>> {
+        self.footers.clone()
     }
 
     /// Notes what a rule did.

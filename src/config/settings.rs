@@ -171,6 +171,34 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        clustered_aggregate_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "clustered_aggregate.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Aggregates in one step, without an exchange and mostly without hashing, where the row groups of a Parquet \
+             table do not overlap in a group key. Its partitions share state: turn it off where a plan's partitions \
+             are executed by different processes.",
+            "false: DataFusion's aggregates stay",
+        )
+    ),
+    field!(
+        clustered_aggregate_min_rows,
+        usize::to_string,
+        |text: &str| count(text, usize::MAX),
+        described(
+            "clustered_aggregate.min_rows",
+            "rows of the table",
+            "0 to 18446744073709551615",
+            "0",
+            "Tables with fewer rows keep DataFusion's aggregates: there is little to gain.",
+            "0: no table is too small",
+        )
+    ),
+    field!(
         dynamic_filter_guard_enabled,
         bool::to_string,
         boolean,

@@ -1,5 +1,18 @@
 //! Plan nodes of the layer, each a wrapper around a DataFusion node or a node of its own.
+//!
+//! | node | kind | what it is for |
+//! |---|---|---|
+//! | `monitored` | wrapper, at the root | counts rows and memory for the query log |
+//! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
+//! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
+//! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
+//! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
+//!
+//! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
+//! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
+//! what it holds in memory, and whether it spills.
 
+mod clustered_aggregate;
 mod context;
 mod explained;
 mod monitored;
@@ -8,6 +21,7 @@ mod no_spill;
 mod passthrough;
 mod rerun;
 
+pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use explained::explained;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;

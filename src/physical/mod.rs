@@ -1,5 +1,17 @@
 //! Rules from `ExecutionPlan` to `ExecutionPlan`.
+//!
+//! | rule | what it changes | what it looks at |
+//! |---|---|---|
+//! | [`JoinOrder`] | order, build sides and modes of joins | `estimate` |
+//! | [`DynamicFilterGuard`] | takes dynamic filters off scans | `lineage`, `dynamic_filters` |
+//! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
+//! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
+//! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
+//!
+//! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
+//! each of them runs, and why then.
 
+mod clustered_aggregate;
 mod dynamic_filter_guard;
 mod dynamic_filters;
 mod estimate;
@@ -9,6 +21,7 @@ mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
 
+pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;

@@ -37,7 +37,8 @@ pub(super) struct ScopedSession<'a> {
 impl<'a> ScopedSession<'a> {
     pub(super) fn new(inner: &'a dyn Session, planner: &'a BasePlanner, scope: QueryScope) -> Self {
         let mut config = inner.config().clone();
-        config.options_mut().extensions.insert(scope);
+        let footers = inner.runtime_env().cache_manager.get_file_metadata_cache();
+        config.options_mut().extensions.insert(scope.with_footers(footers));
         Self { inner, planner, config, table_options: None }
     }
 }

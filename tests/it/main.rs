@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cancel;
+mod clustered_aggregate;
 mod configuration;
 mod front_door;
 mod hints;
