@@ -19,8 +19,14 @@ use crate::error::{config_error, suggestion};
 ///
 /// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
 /// list equal to the rules that `session::rule_order` splices.
-pub const RULE_NAMES: &[&str] =
-    &["join_order", "dynamic_filter_guard", "scan_filter", "clustered_aggregate", "nested_loop_join_guard"];
+pub const RULE_NAMES: &[&str] = &[
+    "join_order",
+    "dynamic_filter_guard",
+    "scan_filter",
+    "clustered_aggregate",
+    "fused_filter",
+    "nested_loop_join_guard",
+];
 
 /// The values of the `slipstream.*` settings of one session.
 ///
@@ -51,6 +57,8 @@ pub struct SlipstreamOptions {
     pub clustered_aggregate_enabled: bool,
     /// `slipstream.clustered_aggregate.min_rows`
     pub clustered_aggregate_min_rows: usize,
+    /// `slipstream.fused_filter.enabled`
+    pub fused_filter_enabled: bool,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -73,6 +81,7 @@ impl Default for SlipstreamOptions {
             scan_filter_min_gain_percent: 20,
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,
+            fused_filter_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

@@ -199,6 +199,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        fused_filter_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "fused_filter.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Evaluates the conditions of a filter in the order that is the cheapest for the rows at hand, and compares \
+             strings with literals by their views.",
+            "false: DataFusion's filters stay, with the conditions in the written order",
+        )
+    ),
+    field!(
         dynamic_filter_guard_enabled,
         bool::to_string,
         boolean,

@@ -7,6 +7,7 @@
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
+//! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
 //! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
@@ -15,6 +16,7 @@
 mod clustered_aggregate;
 mod context;
 mod explained;
+mod filter;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
@@ -23,6 +25,7 @@ mod rerun;
 
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use explained::explained;
+pub(crate) use filter::FusedFilterExec;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};

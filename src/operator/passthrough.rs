@@ -61,10 +61,12 @@ impl<W: Wrap> Passthrough<W> {
         Self::again(inner, Arc::new(wrap))
     }
 
+    /// Another node with the same wrapper, whose state stays shared.
     fn again(inner: Arc<dyn ExecutionPlan>, wrap: Arc<W>) -> Arc<dyn ExecutionPlan> {
         Arc::new(Self { wrap, inner })
     }
 
+    /// `inner`, a rewritten inner node, in the same wrapper.
     fn rewrap(&self, inner: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
         Self::again(inner, Arc::clone(&self.wrap))
     }

@@ -6,6 +6,7 @@
 //! | [`DynamicFilterGuard`] | takes dynamic filters off scans | `lineage`, `dynamic_filters` |
 //! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
+//! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -15,6 +16,7 @@ mod clustered_aggregate;
 mod dynamic_filter_guard;
 mod dynamic_filters;
 mod estimate;
+mod fused_filter;
 mod join_order;
 mod lineage;
 mod nested_loop_join_guard;
@@ -23,6 +25,7 @@ mod scan_filter;
 
 pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
+pub(crate) use fused_filter::FusedFilter;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};

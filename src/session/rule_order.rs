@@ -7,7 +7,8 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
-    ClusteredAggregate, DynamicFilterGuard, JoinOrder, NestedLoopJoinGuard, PhysicalRule, ScanFilter,
+    ClusteredAggregate, DynamicFilterGuard, FusedFilter, JoinOrder, NestedLoopJoinGuard, PhysicalRule,
+    ScanFilter,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -26,12 +27,14 @@ struct Splice {
 /// | `dynamic_filter_guard` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
+/// | `fused_filter` | `SanityCheckPlan` | no other rule knows its operator |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(DynamicFilterGuard), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
+    Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
 ];
 

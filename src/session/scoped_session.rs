@@ -35,6 +35,7 @@ pub(super) struct ScopedSession<'a> {
 }
 
 impl<'a> ScopedSession<'a> {
+    /// The session `inner` as the query of `scope` sees it; `planner` plans what it is asked to plan.
     pub(super) fn new(inner: &'a dyn Session, planner: &'a BasePlanner, scope: QueryScope) -> Self {
         let mut config = inner.config().clone();
         let footers = inner.runtime_env().cache_manager.get_file_metadata_cache();

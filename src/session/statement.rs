@@ -68,6 +68,7 @@ impl ParsedQuery {
     }
 }
 
+/// The SQL dialect that the session is set to.
 fn dialect(state: &SessionState) -> Result<Box<dyn SqlDialect>> {
     let name = &state.config_options().sql_parser.dialect;
     dialect_from_str(name).ok_or_else(|| {
@@ -75,6 +76,7 @@ fn dialect(state: &SessionState) -> Result<Box<dyn SqlDialect>> {
     })
 }
 
+/// The statements of `sql`, with the parser and the limits that the session would use.
 fn parse_statements(state: &SessionState, sql: &str) -> Result<Vec<Statement>> {
     let recursion_limit = state.config_options().sql_parser.recursion_limit.into();
     let dialect = dialect(state)?;

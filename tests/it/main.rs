@@ -7,6 +7,7 @@ mod cancel;
 mod clustered_aggregate;
 mod configuration;
 mod front_door;
+mod fused_filter;
 mod hints;
 mod layering;
 mod nested_loop_join;

@@ -1,4 +1,12 @@
 //! A hash aggregate in one step, where no group is in two row groups.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `intervals` | the row groups' minima and maxima |
+//! | `rows` | keys, arguments and conditions of a batch |
+//! | `groups` | groups that are being aggregated |
+//! | `shared` | what the partitions know of each other |
+//! | `stream` | one partition |
 
 mod groups;
 mod intervals;

@@ -56,6 +56,7 @@ pub(super) fn build(graph: &Graph, trees: &Trees<'_>, original: &Plan) -> Result
     Ok(Arc::new(ProjectionExec::try_new(exprs, built.plan)?))
 }
 
+/// Makes plan nodes of a tree that was chosen, from the leaves up.
 struct Builder<'a> {
     graph: &'a Graph,
     trees: &'a Trees<'a>,

@@ -48,10 +48,13 @@ pub(super) fn partitioned(build: Flow, probe: Flow, output: Flow, partitions: f6
         / partitions
 }
 
+/// What it costs to put `build` into a hash table: each row is copied, hashed and linked, and misses the cache the more
+/// often the larger the table is.
 fn building(build: Flow) -> f64 {
     build.rows * BUILD_ROW + miss_share(build) * (build.rows * BUILD_MISS + build.bytes() * BUILD_BYTE)
 }
 
+/// What it costs to look the rows of `probe` up in a table of `build`.
 fn probing(probe: Flow, build: Flow) -> f64 {
     probe.rows * (PROBE_ROW + PROBE_MISS * miss_share(build))
 }
@@ -63,10 +66,12 @@ fn miss_share(build: Flow) -> f64 {
     ((table / CACHED).log2() / 6.0).clamp(0.0, 1.0)
 }
 
+/// What it costs to put a joined row together, by its width.
 fn gathering(output: Flow) -> f64 {
     output.rows * OUTPUT_ROW + output.bytes() * OUTPUT_BYTE
 }
 
+/// What it costs to hash rows to their partitions, and to copy them there.
 fn exchange(flow: Flow) -> f64 {
     flow.rows * EXCHANGE_ROW + flow.bytes() * EXCHANGE_BYTE
 }

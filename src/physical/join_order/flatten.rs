@@ -80,6 +80,7 @@ pub(super) struct WrittenJoin {
     pub(super) collected: bool,
 }
 
+/// Collects the relations and conditions of one region, from its root down.
 struct Flattener<'a> {
     graph: Graph,
     written: Vec<WrittenJoin>,

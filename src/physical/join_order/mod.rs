@@ -214,12 +214,14 @@ fn ambiguous(graph: &Graph, plan: &Arc<dyn ExecutionPlan>, below_filter: bool) -
     inputs.next().map(|_| "a filter on one input might be pushed to the wrong column of a join below")
 }
 
+/// Whether two columns have the same name, which DataFusion 55.2 mixes up when it pushes filters.
 fn has_duplicate_names(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let schema = plan.schema();
     let names: HashSet<&String> = schema.fields().iter().map(|field| field.name()).collect();
     names.len() < schema.fields().len()
 }
 
+/// Whether a join is somewhere below.
 fn has_joins(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.children().len() > 1 || plan.children().into_iter().any(has_joins)
 }
