@@ -171,6 +171,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        compact_views_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "compact_views.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Copies strings into buffers of their own before an operator keeps them, where they would hold much more \
+             memory than they use: rows of a join's build side, rows that a Parquet reader has filtered.",
+            "false: joins and sorts keep the buffers that they are given",
+        )
+    ),
+    field!(
         dynamic_filter_guard_enabled,
         bool::to_string,
         boolean,

@@ -1,5 +1,6 @@
 //! Plan nodes of the layer, each a wrapper around a DataFusion node or a node of its own.
 
+mod compact;
 mod context;
 mod explained;
 mod monitored;
@@ -8,6 +9,7 @@ mod no_spill;
 mod passthrough;
 mod rerun;
 
+pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;

@@ -1,5 +1,6 @@
 //! Rules from `ExecutionPlan` to `ExecutionPlan`.
 
+mod compact_views;
 mod dynamic_filter_guard;
 mod dynamic_filters;
 mod estimate;
@@ -9,6 +10,7 @@ mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
 
+pub(crate) use compact_views::CompactViews;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;

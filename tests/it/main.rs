@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cancel;
+mod compact_views;
 mod configuration;
 mod front_door;
 mod hints;

@@ -1,0 +1,148 @@
+//! One partition's batches on their way to an operator that keeps them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder};
+use futures::{Stream, StreamExt};
+
+use super::arrays::{compacted, loose_arrays};
+use super::ledger::Ledger;
+
+/// Hands batches on; loose ones compacted, and small loose ones together.
+pub(super) struct CompactStream {
+    input: SendableRecordBatchStream,
+    compactor: Compactor,
+    ended: bool,
+    baseline: BaselineMetrics,
+}
+
+impl CompactStream {
+    /// `batch_rows` is the size that batches should have.
+    pub(super) fn new(
+        input: SendableRecordBatchStream,
+        batch_rows: usize,
+        metrics: &ExecutionPlanMetricsSet,
+        partition: usize,
+    ) -> Self {
+        let compactor = Compactor {
+            schema: input.schema(),
+            // Half a batch is what DataFusion's coalescers let through as it is.
+            enough_rows: batch_rows / 2,
+            ledgers: Vec::new(),
+            small: Vec::new(),
+            small_rows: 0,
+            small_loose: Vec::new(),
+            ready: VecDeque::new(),
+            counts: Counts::new(metrics, partition),
+        };
+        Self { input, compactor, ended: false, baseline: BaselineMetrics::new(metrics, partition) }
+    }
+}
+
+impl Stream for CompactStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(batch) = this.compactor.ready.pop_front() {
+                return this.baseline.record_poll(Poll::Ready(Some(Ok(batch))));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            let item = ready!(this.input.poll_next_unpin(cx)).transpose()?;
+            let timer = this.baseline.elapsed_compute().timer();
+            match item {
+                Some(batch) => this.compactor.push(batch)?,
+                None => {
+                    this.ended = true;
+                    this.compactor.flush()?;
+                }
+            }
+            timer.done();
+        }
+    }
+}
+
+impl RecordBatchStream for CompactStream {
+    fn schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+}
+
+/// Decides batch by batch, and keeps their order.
+struct Compactor {
+    schema: SchemaRef,
+    enough_rows: usize,
+    /// One for each view array of a batch, in the order in which they are met.
+    ledgers: Vec<Ledger>,
+    /// Loose batches that are too small to be compacted alone: fewer than `enough_rows` rows, and the last one.
+    small: Vec<RecordBatch>,
+    small_rows: usize,
+    /// Which arrays are loose in any of them.
+    small_loose: Vec<bool>,
+    ready: VecDeque<RecordBatch>,
+    counts: Counts,
+}
+
+impl Compactor {
+    fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        let loose = loose_arrays(&batch, &mut self.ledgers);
+        if !loose.contains(&true) {
+            self.flush()?;
+            self.ready.push_back(batch);
+            return Ok(());
+        }
+        self.small_rows += batch.num_rows();
+        self.small.push(batch);
+        self.small_loose.resize(loose.len(), false);
+        for (any, this) in self.small_loose.iter_mut().zip(loose) {
+            *any |= this;
+        }
+        if self.small_rows >= self.enough_rows { self.flush() } else { Ok(()) }
+    }
+
+    /// Compacts what was held back.
+    fn flush(&mut self) -> Result<()> {
+        let batch = match self.small.as_slice() {
+            [] => return Ok(()),
+            [batch] => batch.clone(),
+            batches => concat_batches(&self.schema, batches)?,
+        };
+        let (batch, copied) = compacted(&batch, &self.small_loose)?;
+        self.counts.batches.add(self.small.len());
+        self.counts.before.add(copied.before);
+        self.counts.after.add(copied.after);
+        self.small.clear();
+        self.small_loose.clear();
+        self.small_rows = 0;
+        self.ready.push_back(batch);
+        Ok(())
+    }
+}
+
+/// What EXPLAIN ANALYZE shows.
+struct Counts {
+    batches: Count,
+    before: Count,
+    after: Count,
+}
+
+impl Counts {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
+        Self {
+            batches: count("compacted_batches"),
+            before: count("bytes_before"),
+            after: count("bytes_after"),
+        }
+    }
+}
