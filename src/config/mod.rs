@@ -19,8 +19,14 @@ use crate::error::{config_error, suggestion};
 ///
 /// They stand here, and not with the rules, because a setting is checked where it is set; a test holds this
 /// list equal to the rules that `session::rule_order` splices.
-pub const RULE_NAMES: &[&str] =
-    &["join_order", "dynamic_filter_guard", "scan_filter", "compact_views", "nested_loop_join_guard"];
+pub const RULE_NAMES: &[&str] = &[
+    "join_order",
+    "late_materialization",
+    "dynamic_filter_guard",
+    "scan_filter",
+    "compact_views",
+    "nested_loop_join_guard",
+];
 
 /// The values of the `slipstream.*` settings of one session.
 ///
@@ -47,6 +53,12 @@ pub struct SlipstreamOptions {
     pub scan_filter_enabled: bool,
     /// `slipstream.scan_filter.min_gain_percent`
     pub scan_filter_min_gain_percent: usize,
+    /// `slipstream.late_materialization.enabled`
+    pub late_materialization_enabled: bool,
+    /// `slipstream.late_materialization.max_rows`
+    pub late_materialization_max_rows: usize,
+    /// `slipstream.late_materialization.min_gain_percent`
+    pub late_materialization_min_gain_percent: usize,
     /// `slipstream.compact_views.enabled`
     pub compact_views_enabled: bool,
     /// `slipstream.query_log.enabled`
@@ -69,6 +81,9 @@ impl Default for SlipstreamOptions {
             dynamic_filter_guard_enabled: true,
             scan_filter_enabled: true,
             scan_filter_min_gain_percent: 20,
+            late_materialization_enabled: true,
+            late_materialization_max_rows: 1000,
+            late_materialization_min_gain_percent: 20,
             compact_views_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,

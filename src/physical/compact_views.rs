@@ -180,6 +180,9 @@ impl Rewriter {
 }
 
 /// Operators that hold all rows of their first input until they end.
+///
+/// A hash exchange is none of them: its coalescer compacts what it holds, and its channels are short. A top-k sort holds
+/// few rows, an aggregate copies its keys into memory of its own. Windows take sorted input, behind such a sort.
 fn keeps_first_input(plan: &Plan) -> bool {
     plan.is::<HashJoinExec>()
         || plan.is::<NestedLoopJoinExec>()

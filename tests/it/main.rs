@@ -8,6 +8,7 @@ mod compact_views;
 mod configuration;
 mod front_door;
 mod hints;
+mod late_materialization;
 mod layering;
 mod nested_loop_join;
 mod plans;

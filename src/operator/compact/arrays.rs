@@ -44,6 +44,8 @@ pub(super) fn loose_arrays(batch: &RecordBatch, ledgers: &mut Vec<Ledger>) -> Ve
     loose
 }
 
+/// Nested arrays are walked in the order of their children, and so do [`copy`] and [`count`]: an array is known by how many
+/// came before it. Children of a sliced list are judged whole, as they are held whole.
 fn judge(array: &ArrayRef, ledgers: &mut Vec<Ledger>, loose: &mut Vec<bool>) {
     if let Some((views, buffers)) = parts(array) {
         let place = loose.len();
@@ -87,6 +89,24 @@ pub(super) fn compacted(batch: &RecordBatch, loose: &[bool]) -> Result<(RecordBa
         .collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok((RecordBatch::try_new_with_options(batch.schema(), columns, &options)?, copied))
+}
+
+/// `batch` with all of its view arrays copied.
+///
+/// # Errors
+/// As [`compacted`].
+pub(in crate::operator) fn compacted_whole(batch: &RecordBatch) -> Result<RecordBatch> {
+    let mut arrays = 0;
+    batch.columns().iter().for_each(|column| count(column, &mut arrays));
+    Ok(compacted(batch, &vec![true; arrays])?.0)
+}
+
+fn count(array: &ArrayRef, arrays: &mut usize) {
+    if parts(array).is_some() {
+        *arrays += 1;
+    } else if has_views(array.data_type()) {
+        array.to_data().child_data().iter().for_each(|child| count(&make_array(child.clone()), arrays));
+    }
 }
 
 fn copy(array: &ArrayRef, loose: &[bool], place: &mut usize, copied: &mut Copied) -> Result<ArrayRef> {

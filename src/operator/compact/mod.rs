@@ -18,5 +18,6 @@ mod exec;
 mod ledger;
 mod stream;
 
+pub(super) use arrays::compacted_whole;
 pub(crate) use arrays::has_views;
 pub(crate) use exec::compact_views;

@@ -79,6 +79,14 @@ impl RecordBatchStream for CompactStream {
 }
 
 /// Decides batch by batch, and keeps their order.
+///
+/// ```text
+///   in    full   loose(5000)  loose(20) loose(30)  full   end
+///   out   full   copy(5000)              ─         copy(50), full
+/// ```
+///
+/// Small loose batches are held back until they are worth a buffer of their own: a copy of twenty strings would be one more
+/// entry in the list that the consumer concatenates, and hold little.
 struct Compactor {
     schema: SchemaRef,
     enough_rows: usize,
