@@ -102,7 +102,8 @@ async fn the_narrow_scan_gets_the_sorts_filter() {
     assert!(explained.contains("LateFetchExec: columns=[id, grp, text,"), "{explained}");
     assert!(scan.contains("flag") && scan.contains("DynamicFilter"), "{explained}");
     assert!(!scan.contains("text") && scan.contains("__slipstream_row"), "{explained}");
-    assert_eq!(verdict(&ctx, text).await, "applied: 9 of 12 columns are read of 20 rows, 72 % of the cost");
+    let verdict = verdict(&ctx, text).await;
+    assert!(verdict.starts_with("applied: 9 of 12 columns are read of 20 rows, "), "{verdict}");
 }
 
 #[tokio::test]

@@ -154,3 +154,71 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray, UInt32Array};
+    use datafusion::arrow::compute::take;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use futures::TryStreamExt;
+    use std::sync::Arc;
+
+    fn text(values: impl Iterator<Item = u32>) -> ArrayRef {
+        Arc::new(StringViewArray::from_iter_values(
+            values.map(|v| format!("{v:>9} is a number with much text")),
+        ))
+    }
+
+    fn batch(array: ArrayRef) -> RecordBatch {
+        RecordBatch::try_from_iter([("text", array)]).unwrap()
+    }
+
+    /// Rows from `begin`, either alone or cut out of a hundred times as many.
+    fn rows(begin: u32, count: u32, loose: bool) -> RecordBatch {
+        if !loose {
+            return batch(text(begin..begin + count));
+        }
+        let many = text(begin..begin + 100 * count);
+        batch(take(&many, &UInt32Array::from_iter_values(0..count), None).unwrap())
+    }
+
+    async fn compact(input: Vec<Result<RecordBatch>>) -> Result<Vec<RecordBatch>> {
+        let schema = rows(0, 1, false).schema();
+        let input = Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(input)));
+        CompactStream::new(input, 200, &ExecutionPlanMetricsSet::new(), 0).try_collect().await
+    }
+
+    #[tokio::test]
+    async fn rows_stay_in_their_order_and_small_batches_come_together() {
+        let input = [
+            (0, 100, false),
+            (100, 40, true),
+            (140, 30, true),
+            (170, 50, false),
+            (220, 150, true),
+            (370, 9, true),
+        ];
+        let input = input.map(|(begin, count, loose)| Ok(rows(begin, count, loose)));
+        let output = compact(input.into()).await.unwrap();
+        assert_eq!(output.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [100, 70, 50, 150, 9]);
+        let schema = output[0].schema();
+        assert_eq!(concat_batches(&schema, &output).unwrap(), rows(0, 379, false));
+        let bytes = |batch: &RecordBatch| -> usize {
+            batch.column(0).as_string_view().data_buffers().iter().map(|buffer| buffer.capacity()).sum()
+        };
+        assert!(
+            output.iter().all(|batch| bytes(batch) <= 64 * 1024),
+            "{:?}",
+            output.iter().map(bytes).collect::<Vec<_>>()
+        );
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_input_ends_the_stream() {
+        let error = || datafusion::common::DataFusionError::Execution("the input failed".to_owned());
+        let input = vec![Ok(rows(0, 40, true)), Err(error())];
+        let failed = compact(input).await.unwrap_err();
+        assert_eq!(failed.to_string(), error().to_string());
+    }
+}

@@ -9,6 +9,8 @@ use crate::physical::scan_filter::decoding;
 const LOCATE: f64 = 8.0;
 /// Nanoseconds to step over a value in a page that has a wanted one; the page is decompressed as well.
 const STEP: f64 = 2.0;
+/// Nanoseconds to open a file once more: its footer, its column chunks, and the question whether it has changed.
+const OPEN: f64 = 1e6;
 /// Rows of a page, as writers make them by default. Each wanted row may be on one of its own.
 const PAGE_ROWS: f64 = 20_000.0;
 
@@ -19,6 +21,8 @@ pub(super) struct TopRows<'a> {
     pub(super) rows: f64,
     /// Rows that are wanted.
     pub(super) wanted: f64,
+    /// Files they may be in.
+    pub(super) files: f64,
     /// The columns of the table.
     pub(super) columns: &'a [ColumnEstimate],
     /// Places of the columns that are read.
@@ -40,7 +44,7 @@ impl TopRows<'_> {
         let early = self.rows * (self.early.iter().map(decode).sum::<f64>() + LOCATE);
         let stepped_over = self.rows.min(self.wanted * PAGE_ROWS);
         let late = stepped_over * self.all.difference(self.early).map(step).sum::<f64>();
-        (early + late) / before.max(f64::MIN_POSITIVE)
+        (early + late + self.files.min(self.wanted) * OPEN) / before.max(f64::MIN_POSITIVE)
     }
 }
 
@@ -52,7 +56,7 @@ mod tests {
         let key = ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0 };
         let columns = [key.clone(), ColumnEstimate { bytes, ..key }];
         let (all, early) = (BTreeSet::from([0, 1]), BTreeSet::from([0]));
-        TopRows { rows, wanted, columns: &columns, all: &all, early: &early }.remaining()
+        TopRows { rows, wanted, files: 1.0, columns: &columns, all: &all, early: &early }.remaining()
     }
 
     #[test]
@@ -60,6 +64,7 @@ mod tests {
         assert!(remaining(1e7, 20.0, 200.0) < 0.3);
         assert!(remaining(1e7, 20.0, 8.0) > 0.8, "two narrow columns");
         assert!(remaining(1e5, 20.0, 200.0) > 0.6, "a page for each row is the whole table");
+        assert!(remaining(1e4, 20.0, 200.0) > 1.0, "a small file is not worth opening twice");
         assert!(remaining(1e6, 1000.0, 200.0) > remaining(1e6, 10.0, 200.0));
     }
 }

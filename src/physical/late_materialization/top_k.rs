@@ -124,7 +124,7 @@ impl<'a> TopK<'a> {
             Err(reason) => return Ok(Err(reason)),
         };
         let early: BTreeSet<usize> = keys.iter().chain(chain.predicates()).flat_map(columns).collect();
-        let detail = match self.gain(options, (scan, source), &outputs, &early) {
+        let detail = match self.gain(options, (scan, source, files.len()), &outputs, &early) {
             Ok(detail) => detail,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -147,7 +147,7 @@ impl<'a> TopK<'a> {
     fn gain(
         &self,
         options: &SlipstreamOptions,
-        (scan, source): (&FileScanConfig, &ParquetSource),
+        (scan, source, files): (&FileScanConfig, &ParquetSource, usize),
         outputs: &[Expr],
         early: &BTreeSet<usize>,
     ) -> Refusable<String> {
@@ -167,7 +167,8 @@ impl<'a> TopK<'a> {
         let Some((rows, columns)) = columns_of_table(scan) else {
             return Err("the scan does not know how many rows it has".to_owned());
         };
-        let top = TopRows { rows, wanted: self.fetch as f64, columns: &columns, all: &all, early: &early };
+        let wanted = self.fetch as f64;
+        let top = TopRows { rows, wanted, files: files as f64, columns: &columns, all: &all, early: &early };
         let percent = 100.0 * top.remaining();
         let min_gain = options.late_materialization_min_gain_percent;
         if min_gain > 0 && percent > 100.0 - min_gain as f64 {
