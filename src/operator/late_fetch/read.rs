@@ -104,17 +104,20 @@ fn changed(late: &LateFile, error: DataFusionError) -> DataFusionError {
 
 /// Fails where the file is not the planned one any more: its rows would be others.
 ///
-/// One request a file. A tag is compared where both sides have one; some stores list without tags. A change within the
-/// clock's resolution that keeps the size, in a store without tags, is not seen here, and by the sort keys alone.
+/// One request a file. Tags are compared where both sides have one, without the quotes that some stores put around one of
+/// them; else the time of the last change. A change within the same second that keeps the size, in a store without tags, is
+/// not seen here, and by the sort keys alone.
 async fn unchanged(scan: &FileScanConfig, late: &LateFile, context: &TaskContext) -> Result<()> {
     let planned = &late.file.object_meta;
     let store = context.runtime_env().object_store(&scan.object_store_url)?;
     let found = store.head(&planned.location).await.map_err(|error| changed(late, error.into()))?;
-    let same_tag = match (&found.e_tag, &planned.e_tag) {
+    let tag = |tag: &Option<String>| tag.as_ref().map(|tag| tag.trim_matches('"').to_owned());
+    let same_version = match (tag(&found.e_tag), tag(&planned.e_tag)) {
         (Some(found), Some(planned)) => found == planned,
-        _ => true,
+        // Some stores list fractions of seconds that they do not tell of a single file.
+        _ => found.last_modified.timestamp() == planned.last_modified.timestamp(),
     };
-    if same_tag && found.size == planned.size && found.last_modified == planned.last_modified {
+    if same_version && found.size == planned.size {
         return Ok(());
     }
     exec_err!(

@@ -301,6 +301,9 @@ fn files(scan: &FileScanConfig) -> Refusable<HashMap<String, LateFile>> {
         let Some(Precision::Exact(rows)) = rows else {
             return Err(format!("the number of rows of {location} is not known"));
         };
+        if file.object_meta.e_tag.is_none() && file.object_meta.last_modified.timestamp() == 0 {
+            return Err(format!("it is not known when {location} was changed last"));
+        }
         let late = LateFile { file: file.clone(), rows };
         if let Some(other) = files.insert(location, late)
             && (other.file.partition_values != file.partition_values || other.rows != rows)

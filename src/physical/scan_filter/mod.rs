@@ -180,7 +180,7 @@ impl Rewriter {
 pub(super) fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
     let statistics = config.statistics();
     let rows = *statistics.num_rows.get_value()? as f64;
-    let schema = config.file_source().table_schema().table_schema();
+    let schema = config.file_source().table_schema().schema_without_virtual_columns();
     let columns = schema.fields().iter().zip(&statistics.column_statistics);
     let columns: Vec<_> =
         columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
