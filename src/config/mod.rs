@@ -21,8 +21,10 @@ use crate::error::{config_error, suggestion};
 /// list equal to the rules that `session::rule_order` splices.
 pub const RULE_NAMES: &[&str] = &[
     "join_order",
+    "late_materialization",
     "dynamic_filter_guard",
     "scan_filter",
+    "compact_views",
     "clustered_aggregate",
     "fused_filter",
     "nested_loop_join_guard",
@@ -59,6 +61,14 @@ pub struct SlipstreamOptions {
     pub clustered_aggregate_min_rows: usize,
     /// `slipstream.fused_filter.enabled`
     pub fused_filter_enabled: bool,
+    /// `slipstream.late_materialization.enabled`
+    pub late_materialization_enabled: bool,
+    /// `slipstream.late_materialization.max_rows`
+    pub late_materialization_max_rows: usize,
+    /// `slipstream.late_materialization.min_gain_percent`
+    pub late_materialization_min_gain_percent: usize,
+    /// `slipstream.compact_views.enabled`
+    pub compact_views_enabled: bool,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -82,6 +92,10 @@ impl Default for SlipstreamOptions {
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,
             fused_filter_enabled: true,
+            late_materialization_enabled: true,
+            late_materialization_max_rows: 1000,
+            late_materialization_min_gain_percent: 20,
+            compact_views_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

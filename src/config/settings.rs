@@ -69,6 +69,7 @@ const fn described(
 }
 
 const MAX_ENTRIES: usize = 1_000_000;
+const MAX_LATE_ROWS: usize = 100_000;
 const MAX_TEXT_BYTES: usize = 1_048_576;
 
 /// Every setting of the layer, in the order in which the manual and `SHOW` list them.
@@ -210,6 +211,61 @@ pub static SETTINGS: &[Setting] = &[
             "Evaluates the conditions of a filter in the order that is the cheapest for the rows at hand, and compares \
              strings with literals by their views.",
             "false: DataFusion's filters stay, with the conditions in the written order",
+        )
+    ),
+    field!(
+        late_materialization_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "late_materialization.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Sorts ORDER BY … LIMIT over wide Parquet tables by keys and row numbers, and reads the other columns of the \
+             first rows only. Turn it off where files are changed in place while queries run: those fail with an error.",
+            "false: all columns of all rows are read",
+        )
+    ),
+    field!(
+        late_materialization_max_rows,
+        usize::to_string,
+        |text: &str| count(text, MAX_LATE_ROWS),
+        described(
+            "late_materialization.max_rows",
+            "rows",
+            "0 to 100000",
+            "100",
+            "The largest LIMIT (with its OFFSET) that is read late. Each row may be on a page of its own in each column, \
+             and all of them are in memory at once.",
+            "0: nothing is read late",
+        )
+    ),
+    field!(
+        late_materialization_min_gain_percent,
+        usize::to_string,
+        |text: &str| count(text, 100),
+        described(
+            "late_materialization.min_gain_percent",
+            "percent of the scan's cost",
+            "0 to 100",
+            "50",
+            "How much cheaper a scan must look before columns are read late.",
+            "0: wherever it is possible, whatever it costs",
+        )
+    ),
+    field!(
+        compact_views_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "compact_views.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Copies strings into buffers of their own before an operator keeps them, where they would hold much more \
+             memory than they use: rows of a join's build side, rows that a Parquet reader has filtered.",
+            "false: joins and sorts keep the buffers that they are given",
         )
     ),
     field!(

@@ -7,6 +7,8 @@
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
+//! | `compact_views` | node | copies strings out of buffers that they use little of |
+//! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
 //! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
@@ -14,9 +16,11 @@
 //! what it holds in memory, and whether it spills.
 
 mod clustered_aggregate;
+mod compact;
 mod context;
 mod explained;
 mod filter;
+mod late_fetch;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
@@ -24,8 +28,10 @@ mod passthrough;
 mod rerun;
 
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
+pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
 pub(crate) use filter::FusedFilterExec;
+pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};

@@ -35,7 +35,7 @@ pub(super) struct Source {
 }
 
 /// A node of a plan that is not changed meanwhile: its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ScanId(usize);
 
 impl ScanId {

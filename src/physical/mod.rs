@@ -5,6 +5,8 @@
 //! | [`JoinOrder`] | order, build sides and modes of joins | `estimate` |
 //! | [`DynamicFilterGuard`] | takes dynamic filters off scans | `lineage`, `dynamic_filters` |
 //! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
+//! | [`LateMaterialization`] | scans below an order with a limit | sizes of columns |
+//! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
@@ -13,20 +15,24 @@
 //! each of them runs, and why then.
 
 mod clustered_aggregate;
+mod compact_views;
 mod dynamic_filter_guard;
 mod dynamic_filters;
 mod estimate;
 mod fused_filter;
 mod join_order;
+mod late_materialization;
 mod lineage;
 mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
 
 pub(crate) use clustered_aggregate::ClusteredAggregate;
+pub(crate) use compact_views::CompactViews;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
 pub(crate) use fused_filter::FusedFilter;
 pub(crate) use join_order::JoinOrder;
+pub(crate) use late_materialization::LateMaterialization;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;

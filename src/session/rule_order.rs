@@ -7,8 +7,8 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
-    ClusteredAggregate, DynamicFilterGuard, FusedFilter, JoinOrder, NestedLoopJoinGuard, PhysicalRule,
-    ScanFilter,
+    ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, LateMaterialization,
+    NestedLoopJoinGuard, PhysicalRule, ScanFilter,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -24,15 +24,19 @@ struct Splice {
 /// | rule | stands before | why there |
 /// |---|---|---|
 /// | `join_order` | `LimitedDistinctAggregation` | behind DataFusion's `join_selection`, whose build sides and modes it replaces, and before exchanges and sorts are put in |
+/// | `late_materialization` | `PushdownSort` | sorts, their limits and exchanges are in place, and the narrow scan is still to get the sort's order and dynamic filter |
 /// | `dynamic_filter_guard` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
+/// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | no other rule knows its operator |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
+    Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },
     Splice { rule: || Arc::new(DynamicFilterGuard), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
+    Splice { rule: || Arc::new(CompactViews), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },

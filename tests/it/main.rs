@@ -5,10 +5,12 @@
 mod bad_input;
 mod cancel;
 mod clustered_aggregate;
+mod compact_views;
 mod configuration;
 mod front_door;
 mod fused_filter;
 mod hints;
+mod late_materialization;
 mod layering;
 mod nested_loop_join;
 mod plans;

@@ -19,6 +19,7 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
+pub(super) use self::benefit::decoding;
 use self::benefit::{Filter, Scan, Share};
 use super::dynamic_filters::{DynamicFilters, Place};
 use super::estimate::{ColumnEstimate, selectivity};
@@ -176,10 +177,10 @@ impl Rewriter {
 }
 
 /// The rows of a scanned table and its columns, by their places in the table's schema.
-fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
+pub(super) fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
     let statistics = config.statistics();
     let rows = *statistics.num_rows.get_value()? as f64;
-    let schema = config.file_source().table_schema().table_schema();
+    let schema = config.file_source().table_schema().schema_without_virtual_columns();
     let columns = schema.fields().iter().zip(&statistics.column_statistics);
     let columns: Vec<_> =
         columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
