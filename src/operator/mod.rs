@@ -7,9 +7,11 @@ mod nested_loop_spill;
 mod no_spill;
 mod passthrough;
 mod rerun;
+mod shared;
 
 pub(crate) use explained::explained;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use rerun::rerunnable;
+pub(crate) use shared::{SharedSubplanExec, share};

@@ -6,7 +6,9 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use super::layer_rule::LayerRule;
 use crate::clock::Clock;
-use crate::physical::{DynamicFilterGuard, JoinOrder, NestedLoopJoinGuard, PhysicalRule, ScanFilter};
+use crate::physical::{
+    DynamicFilterGuard, JoinOrder, NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
+};
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
@@ -22,11 +24,13 @@ struct Splice {
 /// |---|---|---|
 /// | `join_order` | `LimitedDistinctAggregation` | behind DataFusion's `join_selection`, whose build sides and modes it replaces, and before exchanges and sorts are put in |
 /// | `dynamic_filter_guard` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
+/// | `shared_subplan` | `SanityCheckPlan` | behind every rule that changes or pushes something into one copy and not into another, and before `scan_filter`, which decides copy by copy |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(DynamicFilterGuard), before: CHECKER },
+    Splice { rule: || Arc::new(SharedSubplan), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
 ];

@@ -176,7 +176,7 @@ impl Rewriter {
 }
 
 /// The rows of a scanned table and its columns, by their places in the table's schema.
-fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
+pub(super) fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
     let statistics = config.statistics();
     let rows = *statistics.num_rows.get_value()? as f64;
     let schema = config.file_source().table_schema().table_schema();
