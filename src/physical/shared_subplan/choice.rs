@@ -6,7 +6,7 @@ use datafusion::common::Result;
 use datafusion::datasource::physical_plan::ParquetSource;
 use datafusion::datasource::source::DataSourceExec;
 
-use super::cost::{keeping, reduces, work};
+use super::cost::{is_thin, keeping, reduces, work};
 use super::cover::{Cover, Lost, cover};
 use super::tree::Tree;
 use crate::physical::dynamic_filters::{DynamicFilters, Place};
@@ -38,12 +38,21 @@ pub(super) struct Terms {
     pub(super) memory: f64,
 }
 
-/// The largest subplans of `tree` that are worth sharing, and whether any subplan occurs twice at all.
-pub(super) fn choose(tree: &Tree, filters: &DynamicFilters, terms: &Terms) -> Result<(Option<Choice>, bool)> {
+/// The largest subplans of `tree` that are worth sharing, and whether any subplan occurs twice at all. Those at the places
+/// `barred` are not chosen.
+pub(super) fn choose(
+    tree: &Tree,
+    filters: &DynamicFilters,
+    terms: &Terms,
+    barred: &BTreeSet<usize>,
+) -> Result<(Option<Choice>, bool)> {
     let mut twice = false;
     for alike in tree.alike() {
         for group in groups(tree, &alike)? {
             twice = true;
+            if barred.contains(&group.wide) {
+                continue;
+            }
             let exact = without_loss(&group);
             for group in [Some(group), exact].into_iter().flatten() {
                 if let Some(choice) = weigh(tree, group, filters, terms) {
@@ -71,9 +80,9 @@ fn groups(tree: &Tree, alike: &[usize]) -> Result<Vec<Group>> {
     while let Some((&wide, rest)) = left.split_first() {
         let (mut others, mut uncovered) = (Vec::new(), Vec::new());
         // A batch without columns does not survive a file.
-        let columns = !tree.plan(wide).schema().fields().is_empty();
+        let sharable = !tree.plan(wide).schema().fields().is_empty() && !is_thin(tree.plan(wide));
         for &place in rest {
-            match cover(tree.plan(wide), tree.plan(place))?.filter(|_| columns) {
+            match cover(tree.plan(wide), tree.plan(place))?.filter(|_| sharable) {
                 Some(cover) => others.push((place, cover)),
                 None => uncovered.push(place),
             }

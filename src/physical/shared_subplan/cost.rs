@@ -9,6 +9,7 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -19,6 +20,7 @@ use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 
 use crate::operator::SharedSubplanExec;
 use crate::physical::estimate::{Estimate, estimate};
+use crate::physical::lineage::column_index;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -110,4 +112,16 @@ pub(super) fn reduces(plan: &Plan) -> bool {
         || plan.is::<SortExec>()
         || plan.is::<SortPreservingMergeExec>();
     passes && plan.children().first().is_some_and(|input| reduces(input))
+}
+
+/// Whether `plan` does next to nothing with its input's rows. Its input is shared rather than the node itself: more places
+/// may read that.
+pub(super) fn is_thin(plan: &Plan) -> bool {
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        return projection.expr().iter().all(|item| column_index(&item.expr).is_some());
+    }
+    if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
+        return matches!(exchange.partitioning(), Partitioning::RoundRobinBatch(_));
+    }
+    plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>()
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::logical_expr::Volatility;
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
@@ -16,10 +15,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::udaf::AggregateFunctionExpr;
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning, PhysicalExpr};
 
+use super::aggregated::covered_aggregate;
 use super::expr::{Conjuncts, Places, all_same, produced, same, same_order};
 use super::joined::covered_join;
 use super::source;
@@ -187,57 +186,6 @@ fn covered(wide: &Plan, narrow: &Plan, mut below: Vec<Vec<usize>>) -> Option<Vec
         wide.is::<CoalescePartitionsExec>() || wide.is::<LocalLimitExec>() || wide.is::<CooperativeExec>()
     };
     same.then_some(input)
-}
-
-/// Groups and aggregates must be the same, all of them: a group less gives other rows, and the states of partial
-/// aggregates stand side by side.
-fn covered_aggregate(wide: &AggregateExec, narrow: &AggregateExec, input: &[usize]) -> Option<Vec<usize>> {
-    // The second half of an aggregate reads states; the expressions that it carries are those of the first half's input.
-    let on_states = wide.mode().input_mode() == AggregateInputMode::Partial;
-    let arguments = if on_states { Places::Any } else { Places::At(input) };
-    let identity = input.iter().enumerate().all(|(index, place)| index == *place)
-        && input.len() == wide.input().schema().fields().len();
-    let (groups, others) = (wide.group_expr(), narrow.group_expr());
-    let same_groups = all_same(
-        groups.expr().iter().map(|(expr, _)| expr).collect::<Vec<_>>().into_iter(),
-        others.expr().iter().map(|(expr, _)| expr).collect::<Vec<_>>().into_iter(),
-        Places::At(input),
-    );
-    let same_sets =
-        groups.groups() == others.groups() && groups.has_grouping_set() == others.has_grouping_set();
-    let filters = |node: &AggregateExec| node.filter_expr().to_vec();
-    let same_filters = filters(wide).iter().zip(&filters(narrow)).all(|pair| match pair {
-        (None, None) => true,
-        (Some(wide), Some(narrow)) => same(wide, narrow, arguments),
-        _ => false,
-    });
-    let aggregates = (wide.aggr_expr(), narrow.aggr_expr());
-    let same_aggregates = aggregates.0.len() == aggregates.1.len()
-        && aggregates
-            .0
-            .iter()
-            .zip(aggregates.1)
-            .all(|(wide, narrow)| same_aggregate(wide, narrow, arguments));
-    let same = wide.mode() == narrow.mode()
-        && wide.limit_options() == narrow.limit_options()
-        && wide.input_order_mode() == narrow.input_order_mode()
-        && (identity || !on_states)
-        && same_groups
-        && same_sets
-        && same_filters
-        && same_aggregates;
-    same.then(|| (0..wide.schema().fields().len()).collect())
-}
-
-fn same_aggregate(wide: &AggregateFunctionExpr, narrow: &AggregateFunctionExpr, places: Places<'_>) -> bool {
-    wide.fun() == narrow.fun()
-        && wide.fun().signature().volatility != Volatility::Volatile
-        && wide.field().data_type() == narrow.field().data_type()
-        && wide.is_distinct() == narrow.is_distinct()
-        && wide.ignore_nulls() == narrow.ignore_nulls()
-        && wide.is_reversed() == narrow.is_reversed()
-        && all_same(wide.expressions().iter(), narrow.expressions().iter(), places)
-        && same_order(wide.order_bys(), narrow.order_bys(), places)
 }
 
 fn same_partitioning(wide: &Partitioning, narrow: &Partitioning, places: Places<'_>) -> bool {

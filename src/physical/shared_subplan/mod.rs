@@ -1,5 +1,6 @@
 //! A subplan that occurs more than once runs once.
 
+mod aggregated;
 mod choice;
 mod cost;
 mod cover;
@@ -9,12 +10,12 @@ mod source;
 mod strip;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::config::ConfigOptions;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, UnKnownColumn};
 use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
@@ -83,23 +84,11 @@ impl PhysicalRule for SharedSubplan {
         let (mut done, mut twice) = (Vec::new(), false);
         while done.len() < MAX_SHARED {
             let tree = Tree::of(&rewritten);
-            if tree.alike().is_empty() {
-                break;
-            }
-            // Of the plan as it is now: it knows scans by their addresses.
-            let filters = DynamicFilters::of(&rewritten)?;
-            let (choice, found) = choose(&tree, &filters, &terms)?;
-            twice |= found;
-            let Some(choice) = choice else {
+            let Some((next, said)) = share_largest(&tree, &rewritten, done.len() + 1, &terms, &mut twice)?
+            else {
                 break;
             };
-            let Some(next) = shared(&tree, &choice, done.len() + 1)? else {
-                return Ok(Rewrite::refused(
-                    plan,
-                    "a subplan occurs twice, with properties that cannot be kept",
-                ));
-            };
-            done.push(said(&tree, &choice));
+            done.push(said);
             rewritten = next;
         }
         if done.is_empty() {
@@ -116,6 +105,34 @@ impl PhysicalRule for SharedSubplan {
             return Ok(Rewrite::refused(plan, "the plan would not be valid"));
         }
         Ok(Rewrite::applied(rewritten, done.join("; ")))
+    }
+}
+
+/// The plan with its largest subplan shared that is worth it, and what EXPLAIN says of it. `twice` is set where any subplan
+/// occurs twice.
+fn share_largest(
+    tree: &Tree,
+    plan: &Plan,
+    id: usize,
+    terms: &Terms,
+    twice: &mut bool,
+) -> Result<Option<(Plan, String)>> {
+    if tree.alike().is_empty() {
+        return Ok(None);
+    }
+    // Of the plan as it is now: it knows scans by their addresses.
+    let filters = DynamicFilters::of(plan)?;
+    let mut barred = BTreeSet::new();
+    loop {
+        let (choice, found) = choose(tree, &filters, terms, &barred)?;
+        *twice |= found;
+        let Some(choice) = choice else {
+            return Ok(None);
+        };
+        if let Some(next) = shared(tree, &choice, id)? {
+            return Ok(Some((next, said(tree, &choice))));
+        }
+        barred.insert(choice.wide);
     }
 }
 
@@ -168,6 +185,10 @@ fn instead_of(plan: &Plan, consumer: Plan, columns: &[usize]) -> Result<Option<P
     let (before, after) = (plan.output_partitioning(), consumer.output_partitioning());
     let partitioned = match before {
         Partitioning::UnknownPartitioning(count) | Partitioning::RoundRobinBatch(count) => {
+            *count == after.partition_count()
+        }
+        // By a column that the plan does not give: nobody can make use of that.
+        Partitioning::Hash(keys, count) if keys.iter().any(|key| key.is::<UnKnownColumn>()) => {
             *count == after.partition_count()
         }
         _ => before == after,
