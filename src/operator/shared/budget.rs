@@ -16,8 +16,10 @@ use crate::config::SlipstreamOptions;
 /// consumers that may spill, and most executions keep little or nothing.
 #[derive(Debug)]
 pub(super) struct Budget {
+    /// What errors and `EXPLAIN`s of the pool call it.
     name: String,
     pool: Arc<dyn MemoryPool>,
+    /// Registered on first use.
     reservation: OnceLock<MemoryReservation>,
     /// Bytes, whatever the pool would give: batches that wait for a slow consumer are the first that should leave
     /// memory to operators that cannot spill.
@@ -68,7 +70,7 @@ impl Budget {
 /// `batch` without what its text columns hold on to and do not use: a filter keeps the whole buffer of a column of
 /// which it keeps a few values.
 pub(super) fn compacted(batch: RecordBatch) -> Result<RecordBatch> {
-    if !batch.columns().iter().any(|column| wasteful(column)) {
+    if !batch.columns().iter().any(wasteful) {
         return Ok(batch);
     }
     let columns = batch.columns().iter().map(compacted_column).collect();
@@ -94,10 +96,12 @@ fn wasteful(column: &ArrayRef) -> bool {
 /// Bytes below which nothing is copied.
 const MIN_WASTE: usize = 4096;
 
+/// Bytes that view buffers hold, whatever part of them is used.
 fn held(buffers: &[datafusion::arrow::buffer::Buffer]) -> usize {
     buffers.iter().map(datafusion::arrow::buffer::Buffer::capacity).sum()
 }
 
+/// The column with its own texts only.
 fn compacted_column(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         _ if !wasteful(column) => Arc::clone(column),

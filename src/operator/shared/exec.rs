@@ -27,15 +27,29 @@ use super::stream::SharedStream;
 /// The first consumer has the subplan as its input, the others have none: EXPLAIN shows it once, and a rule that walks
 /// the plan meets it once. Any of them may be the one that runs it. Partitions, their order and every other property are
 /// the subplan's.
+///
+/// What it leaves at DataFusion's default, and why:
+///
+/// | method | default | because |
+/// |---|---|---|
+/// | `gather_filters_for_pushdown` | no filter passes | a filter above one consumer would drop rows that another one needs |
+/// | `with_fetch`, `supports_limit_pushdown` | no limit passes | likewise |
+/// | `try_swapping_with_projection` | projections stay above | likewise, for columns |
+/// | `repartitioned` | the partitions stay | the other consumers' parents were planned on them |
+///
+/// A plan with these nodes cannot be sent to other processes in parts: consumers meet in memory.
 #[derive(Debug)]
 pub(crate) struct SharedSubplanExec {
+    /// Where the consumers meet.
     slot: Arc<Slot>,
+    /// From 0 on; the first has the input.
     consumer: usize,
     /// The subplan, at the first consumer.
     input: Option<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
     /// How often the node was reset.
     epoch: usize,
+    /// Of this consumer alone.
     metrics: ExecutionPlanMetricsSet,
 }
 
@@ -108,7 +122,9 @@ impl ExecutionPlan for SharedSubplanExec {
         self.input.iter().collect()
     }
 
-    /// The rewritten subplan is what all consumers get from now on.
+    /// The rewritten subplan is what all consumers get from now on: a rule that runs later decides about it where it is
+    /// shown. The slot is changed and not replaced, since the other consumers are not at hand here; a rule that drops its
+    /// rewrite again leaves a subplan behind that gives the same rows.
     fn replace_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
@@ -176,6 +192,7 @@ impl ExecutionPlan for SharedSubplanExec {
         Some(metrics)
     }
 
+    /// Consumers without an input ask the subplan themselves.
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
         vec![ChildStats::At(partition); self.children().len()]
     }

@@ -29,12 +29,18 @@ const FILE_BYTES: usize = 64 << 20;
 /// When memory is refused, all batches in memory go to one file, and those that follow go there too until it is large
 /// or somebody needs it: a file for each batch would be slow.
 pub(super) struct Log {
+    /// In the order of their numbers, without gaps where somebody may still read.
     entries: VecDeque<Entry>,
+    /// The number of the next batch.
     end: usize,
+    /// Shared with the other partitions of this execution.
     budget: Arc<Budget>,
     spill: SpillManager,
+    /// Whether the session has temporary files at all.
     can_spill: bool,
+    /// Rows kept, in memory and in files.
     rows: usize,
+    /// Bytes kept in memory.
     bytes: usize,
     peak_rows: Gauge,
     peak_bytes: Gauge,
@@ -48,16 +54,13 @@ struct Entry {
     place: Place,
 }
 
+/// Where an entry's batches are.
 enum Place {
-    Memory {
-        batch: RecordBatch,
-        bytes: usize,
-    },
+    /// One batch, and the bytes that are reserved for it.
+    Memory { batch: RecordBatch, bytes: usize },
     /// Always the last entry.
-    Open {
-        file: OpenFile,
-        bytes: usize,
-    },
+    Open { file: OpenFile, bytes: usize },
+    /// Deleted when the entry and all who read it are gone.
     Closed(Arc<dyn SpillFile>),
 }
 
@@ -156,6 +159,7 @@ impl Log {
         Ok(())
     }
 
+    /// A new file, with the compression that the session has set for spilling.
     fn open(&self) -> Result<OpenFile> {
         let mut file = self.spill.create_in_progress_file("rows of a shared subplan")?;
         Ok(Box::new(move |batch| match batch {

@@ -30,6 +30,14 @@ use super::wakers::Wakers;
 ///                            Done, Failed
 /// ```
 ///
+/// What each consumer sees when it polls:
+///
+/// | the log has its next batch | somebody polls the subplan | it gets |
+/// |---|---|---|
+/// | yes | | that batch |
+/// | no | yes | `Pending`; it is woken with all others |
+/// | no | no | what the subplan gives; the batch goes into the log if somebody else is still to take it |
+///
 /// Nobody ever waits for a consumer to take something, so consumers may wait for each other: the probe side of a join
 /// whose build side reads the same subplan, a consumer that is not executed until another one has ended. What waits is
 /// kept in memory or in files. One case needs a task: the last reader that was executed goes away while others are still
@@ -37,9 +45,12 @@ use super::wakers::Wakers;
 /// each other). Then a task reads on.
 pub(super) struct Partition {
     index: usize,
+    /// The subplan; this partition of it is executed at the first poll.
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    /// A lock of its own: the subplan may wake while it is polled, and dropped.
     wakers: Arc<Wakers>,
+    /// Never held while the subplan is polled or dropped.
     state: Mutex<State>,
     /// The task that reads on where no consumer does.
     reading_on: Mutex<Option<SpawnedTask<()>>>,
@@ -52,12 +63,16 @@ struct State {
     readers: Vec<Reader>,
 }
 
+/// What has become of the subplan's stream.
 enum Producer {
     NotStarted,
+    /// Waiting to be polled again.
     Idle(SendableRecordBatchStream),
     /// Somebody polls it, and has it meanwhile.
     Polled,
+    /// At its end, or nobody is left to read.
     Done,
+    /// Each consumer gets this, behind the batches that came before it.
     Failed(Arc<DataFusionError>),
 }
 
@@ -66,7 +81,9 @@ enum Producer {
 enum Reader {
     /// Not executed yet.
     Expected,
+    /// Reading.
     At(usize),
+    /// At the end, failed, or dropped: nothing is kept for it.
     Gone,
 }
 
@@ -83,6 +100,7 @@ impl State {
         slowest.is_some()
     }
 
+    /// Whether some consumer will poll on by itself.
     fn anybody_reads(&self) -> bool {
         self.readers.iter().any(|reader| matches!(reader, Reader::At(_)))
     }
@@ -252,6 +270,7 @@ impl Partition {
         drop(before);
     }
 
+    /// One step of the task that reads on. It ends with the subplan, and where a consumer has come that reads.
     fn poll_read_on(&self, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.state.lock();
         let ended = matches!(state.producer, Producer::Done | Producer::Failed(_));

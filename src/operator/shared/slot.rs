@@ -17,12 +17,23 @@ use super::partition::Partition;
 /// What the consumers of one shared subplan have in common.
 ///
 /// It stays the same when their nodes are rewritten or reset, so that they find each other again. A node that was reset
-/// is of the next *epoch*; its consumers meet in an execution of their own. Within one epoch a consumer that is executed
+/// is of the next *epoch*; its consumers meet in an execution of their own.
+///
+/// ```text
+///   epoch 0   run 0: consumer 1, consumer 2        the plan is executed
+///             run 1: consumer 1, consumer 2        … and once more as it is
+///   epoch 1   run 0: consumer 1, consumer 2        a copy of it whose state was reset
+/// ```
+///
+/// Nodes cannot hold a pointer to each other's execution instead: `reset_plan_states` rebuilds a plan node by node, and
+/// does not tell one consumer what became of another. Within one epoch a consumer that is executed
 /// once more meets the others in the second execution, and so on: a plan that is run again without being reset gives its
 /// rows again, too.
 #[derive(Debug)]
 pub(super) struct Slot {
+    /// Tells the shared subplans of one plan apart.
     pub(super) id: usize,
+    /// How many nodes stand for the subplan. A plan that lost one of them keeps rows for it as long as it lives.
     pub(super) consumers: usize,
     state: Mutex<State>,
 }
@@ -38,9 +49,11 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Epoch {
+    /// Of all runs: what EXPLAIN ANALYZE shows at the first consumer.
     metrics: ExecutionPlanMetricsSet,
     /// How often each partition of each consumer was executed.
     executed: HashMap<(usize, usize), usize>,
+    /// By how often a consumer had been executed before it.
     runs: Vec<Run>,
 }
 
@@ -76,6 +89,9 @@ impl Slot {
     }
 
     /// Partition `index` for `consumer`, which is executed in `context`.
+    ///
+    /// # Errors
+    /// There is no such partition: the plan around the consumers was built for another subplan.
     pub(super) fn execute(
         &self,
         epoch: usize,
@@ -105,6 +121,8 @@ impl Slot {
         Ok(partition)
     }
 
+    /// An execution of `plan`, of which nothing runs yet. It runs in the context of the consumer that is executed first;
+    /// those of one query differ in nothing that matters here.
     fn start(
         &self,
         plan: &Arc<dyn ExecutionPlan>,

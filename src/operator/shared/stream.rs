@@ -17,6 +17,7 @@ use super::partition::Partition;
 /// The rows of one partition for one consumer. Dropping it gives up the consumer's share.
 pub(super) struct SharedStream {
     partition: Arc<Partition>,
+    /// Which of the consumers it is.
     consumer: usize,
     schema: SchemaRef,
     /// A file of the log, and how many of its batches this consumer has had already.
@@ -25,6 +26,7 @@ pub(super) struct SharedStream {
 }
 
 impl SharedStream {
+    /// The stream of `consumer`, for which [`Partition::begin`] was called.
     pub(super) fn new(
         partition: Arc<Partition>,
         consumer: usize,
@@ -34,6 +36,9 @@ impl SharedStream {
         Self { partition, consumer, schema, file: None, metrics }
     }
 
+    /// The next batch: the rest of a file that was begun, or what the log has next.
+    ///
+    /// A file is read by each consumer by itself, and goes with its last reader.
     fn poll_rows(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         loop {
             if let Some((rows, skip)) = &mut self.file {

@@ -29,7 +29,7 @@ pub(super) struct Choice {
     pub(super) remaining: Option<f64>,
 }
 
-/// What decides.
+/// What decides, from the session's settings.
 #[derive(Debug)]
 pub(super) struct Terms {
     /// The share of the cost that may be left.
@@ -112,6 +112,14 @@ fn without_loss(group: &Group) -> Option<Group> {
 }
 
 /// The choice of `group`, if running one and keeping its rows is cheaper than running each.
+///
+/// ```text
+///   each    work(wide) × share of its filters  +  work(other) × share of its filters  + …
+///   shared  work(wide)  +  keeping(wide) × readers
+/// ```
+///
+/// A dynamic filter counts as if it left out its share of *all* of a subplan's work, the scan included. That is the most
+/// it can do, so a filter is taken off only where sharing is cheaper even then.
 fn weigh(tree: &Tree, group: Group, filters: &DynamicFilters, terms: &Terms) -> Option<Choice> {
     let Group { wide, others } = group;
     let strip: BTreeSet<u64> = others.iter().flat_map(|(_, cover)| cover.strip.iter().copied()).collect();

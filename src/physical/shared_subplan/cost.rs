@@ -2,6 +2,19 @@
 //!
 //! Nanoseconds, on one core, in the same rough measure as that of `scan_filter`: they order two ways of doing the same,
 //! and promise no time.
+//!
+//! | node | each row of its input |
+//! |---|---|
+//! | scan | decode the values of the columns that are read: 4 and 0.35 a byte; nothing where they are in memory |
+//! | hash join | 60 to build, 25 to probe, 2 for each row that comes out |
+//! | aggregate | 50 to find its group, 5 for each aggregate |
+//! | exchange by keys, merge | 20 |
+//! | sort | 4 for each comparison |
+//! | filter, projection | 2 |
+//!
+//! Keeping a row costs 2 and half a nanosecond a byte, for each who reads it, and 3 for each byte that does not fit into
+//! memory. So a scan alone is not shared: to decode a number costs 7, to keep it 6 for each of two readers. The tenth of
+//! its rows that a filter leaves is.
 
 use std::sync::Arc;
 
@@ -54,7 +67,8 @@ pub(super) fn work(plan: &Plan) -> Option<f64> {
     Some(inputs + own_work(plan)?)
 }
 
-/// The share of the node itself.
+/// The share of the node itself. What a node of an unknown kind does with a row is taken to be little: it makes subplans
+/// look cheaper to run again than they are.
 fn own_work(plan: &Plan) -> Option<f64> {
     if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
         let output = estimate(plan)?;
@@ -87,6 +101,7 @@ fn own_work(plan: &Plan) -> Option<f64> {
     })
 }
 
+/// How many rows are expected of `plan`.
 fn rows(plan: &Plan) -> Option<f64> {
     estimate(plan).map(|estimate| estimate.rows)
 }

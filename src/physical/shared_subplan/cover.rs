@@ -1,4 +1,16 @@
 //! When one subplan gives the rows of another.
+//!
+//! | node | is compared by | may differ |
+//! |---|---|---|
+//! | every node | kind, number of inputs and partitions, limit, bounded input | names of columns |
+//! | scan | files, ranges, options, order, predicate; the very batches of a table in memory | columns that are read |
+//! | filter | conjuncts in any order | columns that are kept |
+//! | projection | expressions | columns more |
+//! | hash join | type, mode, keys, filter, NULL handling | columns that are kept |
+//! | aggregate | mode, groups, grouping sets, order of the input | aggregates more |
+//! | sort, merge, exchange, limit | keys, options, partitioning, skipped rows | |
+//! | union, cross join, coalesced partitions | their inputs | |
+//! | any other | | never the same |
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -66,10 +78,11 @@ pub(super) fn cover(wide: &Plan, narrow: &Plan) -> Result<Option<Cover>> {
     Ok(places.map(|places| Cover { places, ..comparison.cover }))
 }
 
-/// Two subplans while they are compared.
+/// Two subplans while they are compared. What comes first of two is of the wide one.
 struct Comparison {
     /// The dynamic filters that each makes itself.
     own: [HashSet<u64>; 2],
+    /// What is known so far.
     cover: Cover,
 }
 
@@ -188,6 +201,7 @@ fn covered(wide: &Plan, narrow: &Plan, mut below: Vec<Vec<usize>>) -> Option<Vec
     same.then_some(input)
 }
 
+/// Whether rows go to the same partitions. Ranges are not compared: nothing makes them today.
 fn same_partitioning(wide: &Partitioning, narrow: &Partitioning, places: Places<'_>) -> bool {
     match (wide, narrow) {
         (Partitioning::Hash(wide, count), Partitioning::Hash(narrow, other)) => {
@@ -214,6 +228,7 @@ pub(super) fn picked(places: Vec<usize>, kept: [Option<&[usize]>; 2], width: usi
     }
 }
 
+/// How many streams a plan gives.
 fn partitions(plan: &Plan) -> usize {
     plan.output_partitioning().partition_count()
 }

@@ -25,7 +25,10 @@ pub(super) enum Places<'a> {
     Any,
 }
 
-/// Whether `wide` on the wide input is `narrow` on the narrow one. Names of columns do not matter, only places.
+/// Whether `wide` on the wide input is `narrow` on the narrow one, row by row.
+///
+/// Names of columns do not matter, only places: a column of a physical plan carries a name that nobody evaluates, and
+/// that aliases change.
 pub(super) fn same(wide: &Expr, narrow: &Expr, places: Places<'_>) -> bool {
     let from = if matches!(places, Places::Any) { Places::Any } else { Places::Same };
     match (canonical(wide, from), canonical(narrow, places)) {
@@ -76,11 +79,14 @@ fn canonical(expr: &Expr, places: Places<'_>) -> Option<Expr> {
 /// The conjuncts of a predicate, those that are known before the query runs apart from those that it makes itself.
 #[derive(Debug, Default)]
 pub(super) struct Conjuncts<'a> {
+    /// TRUE is left out.
     pub(super) written: Vec<&'a Expr>,
+    /// Told apart by the ids of their expressions.
     pub(super) dynamic: Vec<&'a Expr>,
 }
 
 impl<'a> Conjuncts<'a> {
+    /// Those of `predicate`; none where there is no predicate.
     pub(super) fn of(predicate: Option<&'a Expr>) -> Self {
         let mut conjuncts = Self::default();
         for conjunct in predicate.map(split_conjunction).unwrap_or_default() {

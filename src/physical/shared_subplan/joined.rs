@@ -8,6 +8,13 @@ use super::cover::picked;
 use super::expr::{Places, all_same, same};
 
 /// Where the columns of `narrow` are in `wide`, given where the columns of their inputs are.
+///
+/// ```text
+///   wide:    left a, b, c │ right d, e     keeps c, d, e
+///   narrow:  left a, c    │ right d, e     keeps c, e          ─►  0, 2
+/// ```
+///
+/// The keys, and what its filter looks at, need not be kept: they are compared on the inputs.
 pub(super) fn covered_join(
     wide: &HashJoinExec,
     narrow: &HashJoinExec,

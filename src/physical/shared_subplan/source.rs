@@ -1,4 +1,8 @@
 //! When two scans read the same rows of the same files, or of the same batches.
+//!
+//! EXPLAIN's picture of a scan is no identity: it shows paths without versions, and of a table in memory only how many
+//! batches it has. So fields are compared. Left out is what changes no row: statistics, constraints, metrics, and in
+//! which order row groups are visited where no order is promised.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -68,6 +72,7 @@ fn same_batches(wide: &MemorySourceConfig, narrow: &MemorySourceConfig) -> Optio
     narrow.iter().map(|column| wide.iter().position(|other| other == column)).collect()
 }
 
+/// Whether the same orders are promised.
 fn same_orderings(
     wide: &[datafusion::physical_expr::LexOrdering],
     narrow: &[datafusion::physical_expr::LexOrdering],
@@ -76,6 +81,7 @@ fn same_orderings(
         && wide.iter().zip(narrow).all(|(wide, narrow)| same_order(wide, narrow, Places::Same))
 }
 
+/// Whether the same parts of the same versions of files are read, in the same partitions, into the same table.
 fn same_files(wide: &FileScanConfig, narrow: &FileScanConfig) -> bool {
     let same_partitioning = match (&wide.output_partitioning, &narrow.output_partitioning) {
         (None, None) => true,
@@ -116,6 +122,7 @@ fn same_file(wide: &PartitionedFile, narrow: &PartitionedFile) -> bool {
         && narrow.extensions.is_empty()
 }
 
+/// Whether files are read with the same options. Parquet and CSV are known; a format that is not is never the same.
 fn same_format(wide: &Arc<dyn FileSource>, narrow: &Arc<dyn FileSource>) -> bool {
     if let (Some(wide), Some(narrow)) =
         (wide.downcast_ref::<ParquetSource>(), narrow.downcast_ref::<ParquetSource>())

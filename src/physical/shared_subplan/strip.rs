@@ -14,7 +14,8 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use crate::physical::lineage::with_source;
 
-/// `plan` without the dynamic filters whose ids are `ids`. Such a filter only ever saves work: without it there are more
+/// `plan` without the dynamic filters whose ids are `ids`, which `cover` has found on Parquet scans and filters.
+/// Such a filter only ever saves work: without it there are more
 /// rows, which the node that made it drops.
 pub(super) fn stripped(plan: &Arc<dyn ExecutionPlan>, ids: &BTreeSet<u64>) -> Result<Arc<dyn ExecutionPlan>> {
     if ids.is_empty() {

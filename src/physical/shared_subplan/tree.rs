@@ -38,6 +38,7 @@ impl Tree {
         tree
     }
 
+    /// Adds `plan` and what is below it, and returns its shape.
     fn add(&mut self, plan: &Plan) -> u64 {
         let at = self.0.len();
         self.0.push(Node { plan: Arc::clone(plan), size: 1, shape: 0 });
@@ -80,6 +81,8 @@ impl Tree {
         self.rebuild(0, replaced)
     }
 
+    /// The subplan at `place`, with what was replaced in it. Nodes that stay as they are stay the same objects: dynamic
+    /// filters hold on to them.
     fn rebuild(&self, place: usize, replaced: &HashMap<usize, Plan>) -> Result<Plan> {
         if let Some(plan) = replaced.get(&place) {
             return Ok(Arc::clone(plan));
