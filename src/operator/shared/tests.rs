@@ -3,8 +3,10 @@
 #[cfg(test)]
 mod consumers {
     use std::collections::VecDeque;
+    use std::fmt;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
     use std::time::Duration;
 
     use datafusion::arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringViewArray};
@@ -14,11 +16,13 @@ mod consumers {
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::execution::{SendableRecordBatchStream, TaskContext};
     use datafusion::physical_plan::execution_plan::{replace_children_if_necessary, reset_plan_states};
+    use datafusion::physical_plan::repartition::RepartitionExec;
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
     use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
     use datafusion::physical_plan::union::UnionExec;
-    use datafusion::physical_plan::{ExecutionPlan, collect};
+    use datafusion::physical_plan::{ExecutionPlan, Partitioning, collect};
     use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+    use parking_lot::Mutex;
     use tokio::sync::Notify;
 
     use super::super::share;
@@ -30,8 +34,20 @@ mod consumers {
         Rows(Vec<i64>),
         Fail(&'static str),
         Panic,
+        /// Polls another consumer while the source is polled, and waits for ever.
+        PollAnother(Another),
         /// Says that it has been polled, and waits until the other one has.
         Meet(Arc<Notify>, Arc<Notify>),
+    }
+
+    /// A consumer, and the waker that it is polled with.
+    #[derive(Clone, Default)]
+    struct Another(Arc<Mutex<Option<(SendableRecordBatchStream, Waker)>>>);
+
+    impl fmt::Debug for Another {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Another")
+        }
     }
 
     #[derive(Debug)]
@@ -70,6 +86,12 @@ mod consumers {
                             Some((Ok(batch(&numbers)), acts))
                         }
                         Act::Fail(message) => Some((exec_err!("{message}"), acts)),
+                        Act::PollAnother(another) => {
+                            if let Some((rows, waker)) = another.0.lock().as_mut() {
+                                assert!(rows.poll_next_unpin(&mut Context::from_waker(waker)).is_pending());
+                            }
+                            futures::future::pending().await
+                        }
                         Act::Panic => panic!("the source panics"),
                         Act::Meet(own, other) => {
                             own.notify_one();
@@ -211,6 +233,33 @@ mod consumers {
         assert_eq!(metric(&consumers[0], "buffered_rows_peak"), 8, "nobody reads on");
     }
 
+    /// One waits for the turn of another, who goes away: it has to be told.
+    #[tokio::test]
+    async fn who_waits_for_a_consumer_that_goes_is_woken() {
+        struct Woken(AtomicUsize);
+
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+
+        let another = Another::default();
+        let (plan, _) = source(vec![vec![Act::PollAnother(another.clone())]]);
+        let consumers = share(&plan, 1, 2);
+        let context = unbounded();
+        let mut first = consumers[0].execute(0, Arc::clone(&context)).unwrap();
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let second = consumers[1].execute(0, Arc::clone(&context)).unwrap();
+        *another.0.lock() = Some((second, Waker::from(Arc::clone(&woken))));
+        assert!(first.next().now_or_never().is_none());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        drop(first);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        let second = another.0.lock().take();
+        drop(second);
+    }
+
     #[tokio::test]
     async fn without_memory_rows_wait_in_files() {
         for pool in [1, 4096] {
@@ -287,6 +336,9 @@ mod consumers {
     #[tokio::test]
     async fn a_plan_that_was_reset_or_runs_again_gives_all_its_rows_again() {
         let (plan, executed) = source(vec![numbers(0, 3), numbers(100, 3)]);
+        // An exchange cannot be executed twice.
+        let exchange = RepartitionExec::try_new(plan, Partitioning::RoundRobinBatch(2)).unwrap();
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(exchange);
         let union = UnionExec::try_new(share(&plan, 1, 2)).unwrap();
         let context = unbounded();
         let mut expected: Vec<i64> = (0..24).chain(100..124).flat_map(|n| [n, n]).collect();
