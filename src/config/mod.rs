@@ -23,6 +23,7 @@ pub const RULE_NAMES: &[&str] = &[
     "join_order",
     "late_materialization",
     "dynamic_filter_guard",
+    "shared_subplan",
     "scan_filter",
     "compact_views",
     "clustered_aggregate",
@@ -51,6 +52,12 @@ pub struct SlipstreamOptions {
     pub join_order_min_gain_percent: usize,
     /// `slipstream.dynamic_filter_guard.enabled`
     pub dynamic_filter_guard_enabled: bool,
+    /// `slipstream.shared_subplan.enabled`
+    pub shared_subplan_enabled: bool,
+    /// `slipstream.shared_subplan.min_gain_percent`
+    pub shared_subplan_min_gain_percent: usize,
+    /// `slipstream.shared_subplan.max_memory_bytes`
+    pub shared_subplan_max_memory_bytes: usize,
     /// `slipstream.scan_filter.enabled`
     pub scan_filter_enabled: bool,
     /// `slipstream.scan_filter.min_gain_percent`
@@ -87,6 +94,9 @@ impl Default for SlipstreamOptions {
             join_order_min_gain_percent: 5,
             nested_loop_join_guard_enabled: true,
             dynamic_filter_guard_enabled: true,
+            shared_subplan_enabled: true,
+            shared_subplan_min_gain_percent: 10,
+            shared_subplan_max_memory_bytes: 256 << 20,
             scan_filter_enabled: true,
             scan_filter_min_gain_percent: 20,
             clustered_aggregate_enabled: true,

@@ -71,6 +71,8 @@ const fn described(
 const MAX_ENTRIES: usize = 1_000_000;
 const MAX_LATE_ROWS: usize = 100_000;
 const MAX_TEXT_BYTES: usize = 1_048_576;
+/// A tebibyte.
+const MAX_MEMORY_BYTES: usize = 1_099_511_627_776;
 
 /// Every setting of the layer, in the order in which the manual and `SHOW` list them.
 pub static SETTINGS: &[Setting] = &[
@@ -142,6 +144,49 @@ pub static SETTINGS: &[Setting] = &[
             "How much cheaper another order must look before it is taken. Estimates are wrong by more than a few \
              percent, so a small promise is as likely to be a loss.",
             "0: the cheapest order is taken, the written one only where none is cheaper",
+        )
+    ),
+    field!(
+        shared_subplan_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "shared_subplan.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Runs a part of a plan that occurs more than once (a common table expression used twice) once, and gives \
+             its rows to all who read it. Turn it off where partitions of one plan are executed apart from each \
+             other, as a distributed engine does: each would run it again and keep rows that nobody takes.",
+            "false: each occurrence runs by itself",
+        )
+    ),
+    field!(
+        shared_subplan_min_gain_percent,
+        usize::to_string,
+        |text: &str| count(text, 100),
+        described(
+            "shared_subplan.min_gain_percent",
+            "percent of the cost of running each occurrence",
+            "0 to 100",
+            "40",
+            "How much cheaper running a subplan once and keeping its rows must look than running it each time.",
+            "0: wherever it does not look dearer",
+        )
+    ),
+    field!(
+        shared_subplan_max_memory_bytes,
+        usize::to_string,
+        |text: &str| count(text, MAX_MEMORY_BYTES),
+        described(
+            "shared_subplan.max_memory_bytes",
+            "bytes",
+            "0 to 1099511627776",
+            "1048576",
+            "How much memory the rows of one shared subplan may take while some reader has still to take them; \
+             what is more goes to temporary files, also where the memory pool would give it. Too much of it leaves \
+             too little to operators that cannot spill.",
+            "0: all rows that wait are in files",
         )
     ),
     field!(

@@ -9,6 +9,7 @@
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
+//! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
 //! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
@@ -26,6 +27,7 @@ mod nested_loop_spill;
 mod no_spill;
 mod passthrough;
 mod rerun;
+mod shared;
 
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
@@ -36,3 +38,4 @@ pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use rerun::rerunnable;
+pub(crate) use shared::{SharedSubplanExec, share};

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`JoinOrder`] | order, build sides and modes of joins | `estimate` |
 //! | [`DynamicFilterGuard`] | takes dynamic filters off scans | `lineage`, `dynamic_filters` |
+//! | [`SharedSubplan`] | equal subtrees | identity of subtrees, `estimate` |
 //! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
 //! | [`LateMaterialization`] | scans below an order with a limit | sizes of columns |
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
@@ -26,6 +27,7 @@ mod lineage;
 mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
+mod shared_subplan;
 
 pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use compact_views::CompactViews;
@@ -36,3 +38,4 @@ pub(crate) use late_materialization::LateMaterialization;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
+pub(crate) use shared_subplan::SharedSubplan;

@@ -20,7 +20,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{nested_loop_spill, no_spill, outer_context, rerunnable};
+use crate::operator::{SharedSubplanExec, nested_loop_spill, no_spill, outer_context, rerunnable};
 
 /// How the join's memory consumers are named.
 const CONSUMER: &str = "NestedLoopJoin";
@@ -156,6 +156,12 @@ fn may_rerun(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
 }
 
 fn node_may_rerun(node: &dyn ExecutionPlan) -> Result<bool> {
+    // A consumer that was reset takes part in another execution of the subplan, which only one of them shows.
+    if let Some(shared) = node.downcast_ref::<SharedSubplanExec>()
+        && node.children().is_empty()
+    {
+        return may_rerun(&shared.subplan());
+    }
     let known_leaf = node.downcast_ref::<DataSourceExec>().is_some_and(|scan| {
         let source = scan.data_source();
         source.is::<MemorySourceConfig>() || source.is::<FileScanConfig>()

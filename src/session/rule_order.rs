@@ -8,7 +8,7 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, LateMaterialization,
-    NestedLoopJoinGuard, PhysicalRule, ScanFilter,
+    NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -26,6 +26,7 @@ struct Splice {
 /// | `join_order` | `LimitedDistinctAggregation` | behind DataFusion's `join_selection`, whose build sides and modes it replaces, and before exchanges and sorts are put in |
 /// | `late_materialization` | `PushdownSort` | sorts, their limits and exchanges are in place, and the narrow scan is still to get the sort's order and dynamic filter |
 /// | `dynamic_filter_guard` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
+/// | `shared_subplan` | `SanityCheckPlan` | behind every rule that changes or pushes something into one copy and not into another, and before `scan_filter`, which decides copy by copy |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
@@ -35,6 +36,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },
     Splice { rule: || Arc::new(DynamicFilterGuard), before: CHECKER },
+    Splice { rule: || Arc::new(SharedSubplan), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
     Splice { rule: || Arc::new(CompactViews), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },

@@ -15,6 +15,7 @@ mod layering;
 mod nested_loop_join;
 mod plans;
 mod random;
+mod shared_subplan;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;

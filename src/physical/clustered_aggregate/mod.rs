@@ -18,7 +18,7 @@ use self::footer::{Footers, clustered_scan};
 use super::lineage::column_index;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{ClusteredAggregateExec, KeyIntervals};
+use crate::operator::{ClusteredAggregateExec, KeyIntervals, SharedSubplanExec};
 use crate::scope::QueryScope;
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -97,6 +97,8 @@ impl Rewriter {
                 Err(reason) => self.refused = reason,
             }
         }
+        // Consumers of a shared subplan that are elsewhere in the plan may rely on it.
+        let hashed = hashed || plan.is::<SharedSubplanExec>();
         let demands = plan.input_distribution_requirements();
         let children = plan.children().into_iter().enumerate().map(|(index, child)| {
             let hashed = match demands.child_distribution(index) {

@@ -23,6 +23,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use super::Estimate;
 use super::column::ColumnEstimate;
 use super::selectivity::selectivity;
+use crate::operator::SharedSubplanExec;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -43,6 +44,8 @@ pub(crate) fn estimate(plan: &Plan) -> Option<Estimate> {
         Estimate { rows: left.rows * right.rows, columns: [left.columns, right.columns].concat() }
     } else if node.is::<UnionExec>() {
         of_union(node)?
+    } else if let Some(shared) = node.downcast_ref::<SharedSubplanExec>() {
+        estimate(&shared.subplan())?
     } else if keeps_rows(node) {
         estimate(node.children().first()?)?
     } else if node.children().is_empty() {
