@@ -3,6 +3,9 @@
 mod dynamic_filter_guard;
 mod dynamic_filters;
 mod estimate;
+mod expr_text;
+mod feedback;
+mod fingerprint;
 mod join_order;
 mod lineage;
 mod nested_loop_join_guard;
@@ -10,6 +13,7 @@ mod rule;
 mod scan_filter;
 
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
+pub(crate) use feedback::{LayerStatistics, observe};
 pub(crate) use join_order::JoinOrder;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};

@@ -1,5 +1,6 @@
 //! The front door: installs the layer, and takes one statement from text to stream.
 
+mod analyze;
 mod functions;
 mod hints;
 mod install;

@@ -14,5 +14,6 @@ mod random;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;
+mod statistics;
 mod support;
 mod visible;
