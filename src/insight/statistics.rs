@@ -22,6 +22,8 @@ use crate::store::{StatisticsStore, is_current, profile_columns, profile_fields}
 /// | `state` | Utf8 | `current`: a query of the table uses them; `stale`: its data is another now, or it is gone |
 /// | `analyzed` | Timestamp(µs, UTC) | when |
 ///
+/// A table that was analyzed in several states of its data has the rows of each, of which one at most is `current`. Old
+/// states stay until they are the least recently used, and come back to use with the data (a restored file, say).
 /// Whether a table's data is another is looked up when the query is planned, in the files as the session lists them.
 #[derive(Debug)]
 pub(super) struct StatisticsTable {

@@ -74,6 +74,9 @@ pub(super) fn expr_text(expr: &Expr, columns: &[String]) -> Result<String, Reaso
 }
 
 /// The two sides of an equality, where `expr` is one.
+///
+/// Equalities are kept apart from other conjuncts, since joins make use of them in any order, and of what follows from
+/// them: `a = b AND b = c` joins `a` with `c` as well.
 pub(super) fn equality(expr: &Expr, columns: &[String]) -> Result<Option<(String, String)>, Reason> {
     let Some(binary) = expr.downcast_ref::<BinaryExpr>().filter(|binary| *binary.op() == Operator::Eq) else {
         return Ok(None);

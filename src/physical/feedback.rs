@@ -83,7 +83,7 @@ fn gave_rows_everywhere(plan: &dyn ExecutionPlan) -> bool {
 
 /// The layer's knowledge as DataFusion's own rules ask for it, where `datafusion.optimizer.use_statistics_registry` is on.
 ///
-/// It answers for the leaves that were analyzed and for the nodes whose rows were observed; what is above them
+/// In 55.2 that is `JoinSelection` alone, which picks build sides. It answers for the leaves that were analyzed and for the nodes whose rows were observed; what is above them
 /// DataFusion estimates by its own providers.
 #[derive(Debug)]
 pub(crate) struct LayerStatistics {

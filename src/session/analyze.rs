@@ -36,6 +36,9 @@ pub(super) fn analyze_of(statement: &Statement) -> Option<&Analyze> {
 }
 
 /// `ANALYZE [TABLE] t [(a, b)]` as a plan.
+///
+/// sqlparser takes what Hive and Spark write behind it, too (`PARTITION`, `NOSCAN`, `CACHE METADATA`). What changes which
+/// rows are read is refused rather than ignored; `COMPUTE STATISTICS` and `FOR COLUMNS a, b` say what is done anyway.
 pub(super) fn plan_analyze(
     slipstream: &Slipstream,
     state: &SessionState,
@@ -114,6 +117,8 @@ struct Analysis {
 
 impl Analysis {
     /// The places in `schema` of the columns that are asked for, in the order of the table.
+    ///
+    /// Names are looked up as they are: the statement has folded those without quotes already, and the function takes texts.
     fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>> {
         if self.columns.is_empty() {
             return Ok((0..schema.fields().len()).collect());

@@ -82,7 +82,7 @@ mod tests {
         map.put("d", "d", 10, 3, 100);
         assert!(map.get(&"b").is_none() && map.get(&"a").is_some());
         map.put("e", "e", 85, 3, 100);
-        assert_eq!(map.values().copied().collect::<Vec<_>>(), ["e", "d"]);
+        assert_eq!(map.values().copied().collect::<Vec<_>>(), ["e", "a"]);
         assert_eq!(map.size(), (2, 95));
         map.put("e", "e again", 1, 3, 100);
         assert_eq!(map.size(), (2, 11));

@@ -1,5 +1,14 @@
 //! What outlives a query: statistics of tables, and row counts that were observed.
 //!
+//! ```text
+//!   ANALYZE TABLE t ─► operator::AnalyzeTableExec ─► StatisticsStore   Identity of the data ─► TableProfile
+//!                                                          │                                   └ ColumnProfile
+//!                                                          ▼                                     └ Distribution
+//!   planning ─► physical::estimate::Known ─► Knowledge ────┤
+//!                                                          ▲
+//!   a query ends ─► physical::observe ─► ObservationStore ─┘           fingerprint ─► rows
+//! ```
+//!
 //! Everything here is bounded in entries and bytes, keyed by the version of the data that it speaks of, and shared by
 //! all sessions into which clones of one `Slipstream` are installed. None of it decides about rows: it is read by
 //! estimates alone.

@@ -8,6 +8,9 @@ use super::bounded::Bounded;
 
 /// Observed rows of subtrees of plans.
 ///
+/// What is kept is the last count and not an average: over one version of the data all counts of one subtree are equal, or
+/// one of them was cut short, which those who put counts in see to. No count expires; data that changes has another key.
+///
 /// The key says in full what a subtree computes and from which version of which data, so an observation is never
 /// wrong, only forgotten: least recently used first.
 #[derive(Default)]

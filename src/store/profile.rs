@@ -10,6 +10,8 @@ use super::distribution::Distribution;
 use super::identity::Identity;
 
 /// One version of a table: its rows, and those of its columns that were analyzed.
+///
+/// A profile never changes: a table that is analyzed again has another, and plans go on with the one that they found.
 #[derive(Debug, Clone)]
 pub(crate) struct TableProfile {
     /// The name under which it was analyzed, in full.

@@ -7,7 +7,7 @@ use datafusion::common::{ResolvedTableReference, Result};
 
 use super::identity::Identity;
 
-/// The table of this name in the catalogs of `session`.
+/// The table of this name in the catalogs of `session`; `None` where catalog, schema or table is missing.
 pub(crate) async fn find_table(
     session: &dyn Session,
     name: &ResolvedTableReference,

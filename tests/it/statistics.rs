@@ -343,6 +343,73 @@ async fn nothing_is_learned_from_rows_that_were_cut_short() {
     assert_eq!(said(&ctx, "feedback", asks).await, "", "the data is another");
 }
 
+#[tokio::test]
+async fn nothing_is_learned_from_a_probe_side_that_nobody_read() {
+    // Files that take no dynamic filter: only the join itself stops reading.
+    let (ctx, _folder) = star("csv").await;
+    sql(&ctx, "SET slipstream.feedback.enabled = true").await.unwrap();
+    let asks = "SELECT count(*) FROM sale JOIN item ON item = i WHERE amount > 50";
+    let unread =
+        "SELECT count(*) FROM (SELECT * FROM shop WHERE city = 99) JOIN sale ON shop = s WHERE amount > 50";
+    assert_eq!(single(&query(&ctx, unread).await.unwrap()), "0");
+    assert_eq!(said(&ctx, "feedback", asks).await, "");
+    let read = unread.replace("city = 99", "city < 99");
+    query(&ctx, &read).await.unwrap();
+    let learned = "applied: row counts that earlier queries observed: 9800, 20000";
+    assert_eq!(said(&ctx, "feedback", asks).await, learned);
+}
+
+#[tokio::test]
+async fn columns_of_all_types_are_analyzed_and_planned_with() {
+    let (ctx, _) = layered();
+    let types = "CREATE TABLE types AS SELECT v % 10 = 0 AS flag, arrow_cast(v % 100, 'Decimal128(12, 2)') AS price, \
+                 arrow_cast(v % 365, 'Date32') AS day, to_timestamp(v) AS time, arrow_cast(v % 7, 'Float32') AS ratio, \
+                 CASE WHEN v % 2 = 0 THEN 'NaN'::double ELSE v END AS nan, arrow_cast(concat('p', v % 3), 'Binary') AS bin, \
+                 arrow_cast(concat('d', v % 4), 'Dictionary(Int32, Utf8)') AS dict, [v, 1] AS list, {k: v % 5} AS record, \
+                 arrow_cast(v, 'Duration(Second)') AS span, arrow_cast(v, 'Decimal256(50, 2)') AS huge, arrow_cast(v, 'UInt64') AS big \
+                 FROM generate_series(1, 2000) t(v)";
+    query(&ctx, types).await.unwrap();
+    let rows = query(&ctx, "ANALYZE TABLE types").await.unwrap();
+    let rows = sorted_rows(&rows);
+    let distinct = |column: &str| -> u64 {
+        let row = rows.iter().find(|row| row.contains(&format!(" | {column} | "))).unwrap();
+        row.split(" | ").nth(5).unwrap().parse().unwrap()
+    };
+    for (column, expected) in [
+        ("flag", 2),
+        ("price", 100),
+        ("day", 365),
+        ("time", 2000),
+        ("ratio", 7),
+        ("bin", 3),
+        ("dict", 4),
+        ("record", 5),
+    ] {
+        assert_eq!(distinct(column), expected, "{column}: {rows:?}");
+    }
+    for column in ["nan", "list", "span", "huge", "big"] {
+        assert!((980..=2020).contains(&distinct(column)), "{column}: {rows:?}");
+    }
+    for filter in [
+        "flag",
+        "NOT flag",
+        "price BETWEEN 3.50 AND 7",
+        "day < DATE '1970-02-01'",
+        "time >= TIMESTAMP '1970-01-01T00:30:00'",
+        "ratio IN (1, 2)",
+        "nan > 3",
+        "bin = arrow_cast('p1', 'Binary')",
+        "dict = 'd2' AND list[1] > 5",
+        "record['k'] = 3 AND huge > 7",
+        "1000 > big AND big <> 3",
+    ] {
+        let text = format!(
+            "SELECT count(*) FROM (SELECT * FROM types WHERE {filter}) a JOIN types b ON a.time = b.time"
+        );
+        rows_as_plain(&ctx, &text).await;
+    }
+}
+
 /// The table `sale` with another file of the same rows.
 async fn rewrite(ctx: &SessionContext, folder: &Path) {
     sql(ctx, "DROP TABLE sale").await.unwrap();

@@ -11,6 +11,16 @@ use crate::physical::feedback::is_observed;
 use crate::physical::fingerprint::fingerprint;
 use crate::store::{Identity, Knowledge, TableProfile};
 
+/// One value that all rules hand down to their estimates, so that what may be used is decided in one place:
+///
+/// | | looked up by | switched off by |
+/// |---|---|---|
+/// | statistics | the identity of a scan's data | `slipstream.statistics.enabled` |
+/// | observed rows | the fingerprint of a subtree | `slipstream.feedback.enabled` |
+///
+/// Neither is looked up while nothing is stored: writing an identity down takes some microseconds a file, which queries
+/// of sessions that never analyze should not pay.
+///
 /// Statistics of analyzed tables, and rows that finished queries have observed; nothing where neither is switched on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Known<'a> {
@@ -118,8 +128,8 @@ mod tests {
         let known = Known { statistics: Some(&knowledge), observations: None };
         assert!(error(known) < 1.1, "{}", error(known));
 
-        let fingerprint = crate::physical::fingerprint::fingerprint(filter.as_ref()).unwrap();
-        knowledge.observations().put(fingerprint, 9_000, 10, 1 << 20);
+        let filtered = fingerprint(filter.as_ref()).unwrap();
+        knowledge.observations().put(filtered, 9_000, 10, 1 << 20);
         let known = Known { statistics: None, observations: Some(&knowledge) };
         assert_eq!(error(known), 1.0);
         assert_eq!(knowledge.used(), (vec!["c.s.t".to_owned()], vec![9_000]));

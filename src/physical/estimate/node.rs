@@ -115,6 +115,8 @@ pub(crate) fn estimate_leaf(node: &dyn ExecutionPlan, known: Known<'_>) -> Optio
 }
 
 /// The place in its table of column `index` of the leaf `node`.
+///
+/// Statistics speak of a table's columns; a scan's are some of them, in its own order, or expressions, which have no place.
 fn table_column(node: &dyn ExecutionPlan, index: usize) -> Option<usize> {
     let source = node.downcast_ref::<DataSourceExec>()?.data_source();
     if let Some(memory) = source.downcast_ref::<MemorySourceConfig>() {

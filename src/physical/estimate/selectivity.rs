@@ -256,6 +256,8 @@ fn pattern(expr: &Expr) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Distribution;
+    use datafusion::arrow::array::{ArrayRef, StringArray};
     use datafusion::arrow::datatypes::{DataType, Field, Schema};
     use datafusion::physical_expr::expressions::{binary, col, in_list, is_null, like, lit, not};
 
@@ -298,6 +300,32 @@ mod tests {
         let (low, high) =
             (compare("number", Operator::GtEq, 41_i64), compare("number", Operator::LtEq, 50_i64));
         assert_eq!(share(&and(low, high)), 0.09, "one range of ten values, not the product of two halves");
+    }
+
+    /// Of ten texts each is twice as common as the next one.
+    #[test]
+    fn the_spread_of_an_analyzed_column_tells_the_share_of_each_value() {
+        let schema = schema();
+        let texts = (0..10).flat_map(|k| std::iter::repeat_n(format!("{}{k}", ["b", "a"][k % 2]), 512 >> k));
+        let column: ArrayRef = Arc::new(StringArray::from(texts.collect::<Vec<_>>()));
+        let spread = Distribution::of(&column, None).unwrap().map(Arc::new);
+        let number = ColumnEstimate::unknown(&DataType::Int64, 1023.0);
+        let text = ColumnEstimate { spread, ..ColumnEstimate::unknown(&DataType::Utf8, 1023.0) };
+        let share =
+            |expr: &Expr| (selectivity(expr, &[number.clone(), text.clone()]) * 100.0).round() / 100.0;
+        let text = col("text", &schema).unwrap();
+        assert_eq!(share(&compare("text", Operator::Eq, "b0")), 0.5);
+        assert_eq!(share(&compare("text", Operator::Eq, "a1")), 0.25);
+        assert_eq!(share(&compare("text", Operator::NotEq, "b0")), 0.5);
+        assert_eq!(share(&compare("text", Operator::Lt, "b")), 0.33);
+        let (low, high) = (compare("text", Operator::GtEq, "b"), compare("text", Operator::LtEq, "b0"));
+        assert_eq!(share(&and(low, high)), 0.5);
+        let list = in_list(Arc::clone(&text), vec![lit("b0"), lit("b2"), lit("c")], &false, &schema).unwrap();
+        assert_eq!(share(&list), 0.63);
+        let like = |pattern| like(false, false, Arc::clone(&text), lit(pattern), &schema).unwrap();
+        assert_eq!(share(&like("b%")), 0.67);
+        assert_eq!(share(&like("b%2")), 0.33, "half of what begins so");
+        assert_eq!(share(&like("b0")), 0.5);
     }
 
     #[test]
