@@ -44,6 +44,7 @@ mod operator;
 
 mod memory;
 mod monitor;
+mod store;
 
 mod clock;
 mod config;

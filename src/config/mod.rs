@@ -76,6 +76,18 @@ pub struct SlipstreamOptions {
     pub late_materialization_min_gain_percent: usize,
     /// `slipstream.compact_views.enabled`
     pub compact_views_enabled: bool,
+    /// `slipstream.statistics.enabled`
+    pub statistics_enabled: bool,
+    /// `slipstream.statistics.max_entries`
+    pub statistics_max_entries: usize,
+    /// `slipstream.statistics.max_bytes`
+    pub statistics_max_bytes: usize,
+    /// `slipstream.feedback.enabled`
+    pub feedback_enabled: bool,
+    /// `slipstream.feedback.max_entries`
+    pub feedback_max_entries: usize,
+    /// `slipstream.feedback.max_bytes`
+    pub feedback_max_bytes: usize,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -106,6 +118,12 @@ impl Default for SlipstreamOptions {
             late_materialization_max_rows: 1000,
             late_materialization_min_gain_percent: 20,
             compact_views_enabled: true,
+            statistics_enabled: true,
+            statistics_max_entries: 1000,
+            statistics_max_bytes: 64 << 20,
+            feedback_enabled: false,
+            feedback_max_entries: 10_000,
+            feedback_max_bytes: 16 << 20,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

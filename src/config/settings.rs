@@ -73,6 +73,7 @@ const MAX_LATE_ROWS: usize = 100_000;
 const MAX_TEXT_BYTES: usize = 1_048_576;
 /// A tebibyte.
 const MAX_MEMORY_BYTES: usize = 1_099_511_627_776;
+const MAX_STORE_BYTES: usize = 1 << 40;
 
 /// Every setting of the layer, in the order in which the manual and `SHOW` list them.
 pub static SETTINGS: &[Setting] = &[
@@ -339,6 +340,90 @@ pub static SETTINGS: &[Setting] = &[
             "Keeps nested-loop joins of DataFusion 55.2 from returning wrong rows when they spill: they spill where \
              that is right and fail with a clear error where it is not. Turning it off gives those wrong rows back.",
             "false: nested-loop joins spill as in the plain engine, with wrong rows for some join types",
+        )
+    ),
+    field!(
+        statistics_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "statistics.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Uses what ANALYZE TABLE has found out: rows, distinct values, histograms and most common values, for the version \
+             of the data that was analyzed. ANALYZE itself works with it off, too.",
+            "false: plans are made from the statistics in the files alone",
+        )
+    ),
+    field!(
+        statistics_max_entries,
+        usize::to_string,
+        |text: &str| count(text, MAX_ENTRIES),
+        described(
+            "statistics.max_entries",
+            "tables",
+            "0 to 1000000",
+            "20",
+            "How many tables, each in one version of its data, the results of ANALYZE are kept of. The one that was used least \
+             recently makes room.",
+            "0: nothing is kept; ANALYZE only answers",
+        )
+    ),
+    field!(
+        statistics_max_bytes,
+        usize::to_string,
+        |text: &str| count(text, MAX_STORE_BYTES),
+        described(
+            "statistics.max_bytes",
+            "bytes",
+            "0 to 1099511627776",
+            "1048576",
+            "How much memory the results of ANALYZE may take. A column takes about 2 KB, of long text up to 12 KB, and a file \
+             of the table about 150 bytes.",
+            "0: nothing is kept; ANALYZE only answers",
+        )
+    ),
+    field!(
+        feedback_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "feedback.enabled",
+            "switch",
+            "true or false",
+            "true",
+            "Remembers how many rows came out of the filters, joins and aggregates of queries that ran to their end, and plans \
+             equal parts of later queries over the same data with it. A number that is right beside others that are not \
+             can make a plan worse as well as better, which is why it is off unless asked for.",
+            "false: nothing is remembered, nor looked up",
+        )
+    ),
+    field!(
+        feedback_max_entries,
+        usize::to_string,
+        |text: &str| count(text, MAX_ENTRIES),
+        described(
+            "feedback.max_entries",
+            "row counts",
+            "0 to 1000000",
+            "50",
+            "How many observed row counts are kept; the one that was used least recently makes room.",
+            "0: nothing is kept",
+        )
+    ),
+    field!(
+        feedback_max_bytes,
+        usize::to_string,
+        |text: &str| count(text, MAX_STORE_BYTES),
+        described(
+            "feedback.max_bytes",
+            "bytes",
+            "0 to 1099511627776",
+            "1048576",
+            "How much memory observed row counts may take. Each is kept under the full description of what was executed: \
+             about 1 KB, and 150 bytes more for each file that was read.",
+            "0: nothing is kept",
         )
     ),
     field!(

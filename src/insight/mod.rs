@@ -1,6 +1,7 @@
 //! The read side: what the layer knows, as SQL tables. Nothing here can change a plan.
 
 mod queries;
+mod statistics;
 mod system_table;
 
 pub(crate) use queries::{SCHEMA_NAME, system_schema};

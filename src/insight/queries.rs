@@ -8,23 +8,33 @@ use datafusion::arrow::array::{
     UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use super::statistics::StatisticsTable;
 use super::system_table::{SystemTable, SystemTableProvider};
 use crate::monitor::{QueryLog, QueryRecord};
 use crate::scope::Verdict;
+use crate::store::StatisticsStore;
 
 /// The schema of the layer's tables, in the session's default catalog.
 pub(crate) const SCHEMA_NAME: &str = "slipstream";
 
 /// The schema provider with all system tables.
-pub(crate) fn system_schema(query_log: Arc<QueryLog>) -> Arc<dyn SchemaProvider> {
+pub(crate) fn system_schema(
+    query_log: Arc<QueryLog>,
+    statistics: Arc<StatisticsStore>,
+) -> Arc<dyn SchemaProvider> {
     let schema = MemorySchemaProvider::new();
-    let queries = Arc::new(SystemTableProvider(QueriesTable { query_log }));
-    // A memory schema refuses only a name it has already.
-    if let Err(error) = schema.register_table("queries".to_owned(), queries) {
-        log::warn!("slipstream: table {SCHEMA_NAME}.queries was not registered: {error}");
+    let tables: [(&str, Arc<dyn TableProvider>); 2] = [
+        ("queries", Arc::new(SystemTableProvider(QueriesTable { query_log }))),
+        ("statistics", Arc::new(StatisticsTable { store: statistics })),
+    ];
+    for (name, table) in tables {
+        // A memory schema refuses only a name it has already.
+        if let Err(error) = schema.register_table(name.to_owned(), table) {
+            log::warn!("slipstream: table {SCHEMA_NAME}.{name} was not registered: {error}");
+        }
     }
     Arc::new(schema)
 }
@@ -127,7 +137,7 @@ fn verdicts(records: &[Arc<QueryRecord>], applied: bool) -> ArrayRef {
 }
 
 /// Microseconds since the epoch; a clock before 1970 reads as the epoch.
-fn micros(time: SystemTime) -> i64 {
+pub(super) fn micros(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

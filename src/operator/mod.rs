@@ -16,6 +16,7 @@
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
 //! what it holds in memory, and whether it spills.
 
+mod analyze;
 mod clustered_aggregate;
 mod compact;
 mod context;
@@ -25,10 +26,12 @@ mod late_fetch;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
+mod observed;
 mod passthrough;
 mod rerun;
 mod shared;
 
+pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
@@ -37,5 +40,6 @@ pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};
+pub(crate) use observed::observed;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};

@@ -22,7 +22,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr};
 
-use super::estimate::estimate;
+use super::estimate::{Known, estimate};
 use super::lineage::ScanId;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -173,7 +173,7 @@ impl Rewriter {
         let joins = |node: &Plan| Ok(node.is::<HashJoinExec>() || node.is::<NestedLoopJoinExec>());
         let spreads = || {
             build.exists(joins).unwrap_or(true)
-                || estimate(build).is_none_or(|estimate| estimate.rows > batch_rows)
+                || estimate(build, Known::nothing()).is_none_or(|estimate| estimate.rows > batch_rows)
         };
         *self.spreading.entry(ScanId::of(build)).or_insert_with(spreads)
     }

@@ -12,6 +12,7 @@ use datafusion::physical_expr::utils::split_conjunction;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::dynamic_filters::{DynamicFilters, Place};
+use super::estimate::Known;
 use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -52,7 +53,7 @@ impl PhysicalRule for DynamicFilterGuard {
     }
 
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Rewrite> {
-        let filters = DynamicFilters::of(&plan)?;
+        let filters = DynamicFilters::of(&plan, Known::nothing())?;
         let mut removed = 0;
         let guarded = Arc::clone(&plan)
             // From the top: nodes below one that was not changed are still those that the filters know.

@@ -10,7 +10,7 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use super::estimate::{estimate, key_distinct};
+use super::estimate::{Known, estimate, key_distinct};
 use super::lineage::{ScanId, Source, column_index, sources};
 
 /// The producers of a plan's dynamic filters, by the filters' ids.
@@ -41,7 +41,7 @@ pub(super) enum Place {
 
 impl DynamicFilters {
     /// Those of `plan`. The plan must stay as it is while they are in use: scans are known by their addresses.
-    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<Self> {
+    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, known: Known<'_>) -> Result<Self> {
         let mut producers = HashMap::new();
         plan.apply(|node| {
             let join = node.downcast_ref::<HashJoinExec>();
@@ -54,7 +54,10 @@ impl DynamicFilters {
                 let keys =
                     filter.children().into_iter().map(|key| sources(input?, column_index(key)?)).collect();
                 let unsound = node.downcast_ref::<AggregateExec>().is_some_and(|node| !only_min_max(node));
-                producers.insert(id, Producer { keys, build_keys: join.and_then(build_keys), unsound });
+                producers.insert(
+                    id,
+                    Producer { keys, build_keys: join.and_then(|join| build_keys(join, known)), unsound },
+                );
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -101,8 +104,8 @@ fn only_min_max(node: &AggregateExec) -> bool {
 }
 
 /// Distinct keys of the build side: the filter lets through that many of the scanned column's values.
-fn build_keys(join: &HashJoinExec) -> Option<f64> {
-    let build = estimate(join.left())?;
+fn build_keys(join: &HashJoinExec, known: Known<'_>) -> Option<f64> {
+    let build = estimate(join.left(), known)?;
     let distinct: f64 = join.on().iter().map(|(key, _)| key_distinct(key, &build)).product();
     Some(distinct.min(build.rows).max(1.0))
 }

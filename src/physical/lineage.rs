@@ -76,12 +76,16 @@ pub(super) fn sources(plan: &Plan, index: usize) -> Option<Vec<Source>> {
         let inputs = plan.children().into_iter().map(|input| sources(input, index));
         return Some(inputs.collect::<Option<Vec<_>>>()?.concat());
     }
-    let passes = plan.is::<RepartitionExec>()
+    if keeps_all_rows(plan.as_ref()) { sources(plan.children().first()?, index) } else { None }
+}
+
+/// Nodes that give the rows of their only input in another order or other partitions, as far as they have no limit.
+pub(super) fn keeps_all_rows(plan: &dyn ExecutionPlan) -> bool {
+    plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<CooperativeExec>()
         || plan.is::<SortExec>()
-        || plan.is::<SortPreservingMergeExec>();
-    if passes { sources(plan.children().first()?, index) } else { None }
+        || plan.is::<SortPreservingMergeExec>()
 }
 
 /// A join's columns come from whichever side they are of. What an outer join adds to them, NULLs, is no reason to stop:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunction};
 use datafusion::common::Result;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -11,6 +11,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::Slipstream;
+use super::analyze::{ANALYZE_FUNCTION, AnalyzeFunction};
 use super::functions::keep_functions;
 use super::planner::SlipstreamPlanner;
 use super::rule_order::splice;
@@ -61,6 +62,7 @@ impl SlipstreamBuilderExt for SessionStateBuilder {
         install_pool(&mut self, &slipstream)?;
         install_system_tables(&mut self, &mut config, &slipstream);
         install_rules(&mut self, &slipstream);
+        install_functions(&mut self, &slipstream);
         Ok(self.with_config(config).with_query_planner(Arc::new(SlipstreamPlanner::new(base, slipstream))))
     }
 }
@@ -107,6 +109,14 @@ fn install_rules(builder: &mut SessionStateBuilder, slipstream: &Slipstream) {
     }
 }
 
+/// Table functions, for those who hand plans to the session and not text.
+fn install_functions(builder: &mut SessionStateBuilder, slipstream: &Slipstream) {
+    let functions = builder.table_functions().get_or_insert_default();
+    let analyze = Arc::new(AnalyzeFunction::new(slipstream.clone()));
+    let analyze = TableFunction::new(ANALYZE_FUNCTION.to_owned(), analyze);
+    functions.insert(ANALYZE_FUNCTION.to_owned(), Arc::new(analyze));
+}
+
 /// Puts the schema of the system tables into the session's default catalog.
 fn install_system_tables(
     builder: &mut SessionStateBuilder,
@@ -127,7 +137,8 @@ fn install_system_tables(
         log::warn!("slipstream: there is no catalog '{name}' to put the schema {SCHEMA_NAME} into");
         return;
     };
-    let schema = system_schema(Arc::clone(slipstream.query_log()));
+    let statistics = Arc::clone(slipstream.knowledge().statistics());
+    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics);
     if let Err(error) = catalog.register_schema(SCHEMA_NAME, schema) {
         log::warn!("slipstream: catalog '{name}' takes no schema {SCHEMA_NAME}: {error}");
     }

@@ -8,6 +8,7 @@
 //! 4. `rule_order`, `layer_rule`: the physical rules, DataFusion's and the layer's, each of ours in its wrapper.
 //! 5. `planner` again: wraps the root for EXPLAIN and for the query log.
 
+mod analyze;
 mod functions;
 mod hints;
 mod install;

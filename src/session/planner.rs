@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -17,8 +18,10 @@ use super::Slipstream;
 use super::scoped_session::ScopedSession;
 use crate::config::SlipstreamOptions;
 use crate::monitor::ReceivedQuery;
-use crate::operator::{explained, monitored};
-use crate::scope::QueryScope;
+use crate::operator::{explained, monitored, observed};
+use crate::physical::observe;
+use crate::scope::{QueryScope, RuleReport, Verdict};
+use crate::store::Knowledge;
 
 /// The planner that the session had before the layer came.
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl SlipstreamPlanner {
         scope: QueryScope,
         received: Option<ReceivedQuery>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let scoped = ScopedSession::new(session, &self.base, scope.clone());
+        let knowledge = self.slipstream.knowledge().for_query();
+        let scoped = ScopedSession::new(session, &self.base, scope.clone(), &knowledge);
         let physical = match self.base.plan(plan, &scoped).await {
             Ok(physical) => physical,
             Err(error) => {
@@ -91,6 +95,9 @@ impl SlipstreamPlanner {
                 return Err(error);
             }
         };
+        report_used(&knowledge, &scope);
+        let physical =
+            if options.feedback_enabled { learning(physical, knowledge, options) } else { physical };
         let physical = if options.explain_enabled && has_room_for_a_row(plan) {
             explained(physical, scope)
         } else {
@@ -126,6 +133,35 @@ impl QueryPlanner for SlipstreamPlanner {
         });
         self.plan(plan, session, options, scope, received).await
     }
+}
+
+/// Observed row counts that EXPLAIN lists.
+const SHOWN: usize = 8;
+
+/// Says in the query's scope what its plan was made from, where that was more than the files tell.
+fn report_used(knowledge: &Knowledge, scope: &QueryScope) {
+    let (tables, observed) = knowledge.used();
+    let say = |rule, what: String| {
+        scope.report(RuleReport { rule, verdict: Verdict::Applied(what.into()), elapsed: Duration::ZERO });
+    };
+    if !tables.is_empty() {
+        say("statistics", format!("of {}, from ANALYZE", tables.join(", ")));
+    }
+    if !observed.is_empty() {
+        let some: Vec<String> = observed.iter().take(SHOWN).map(u64::to_string).collect();
+        let more = if observed.len() > SHOWN { ", …" } else { "" };
+        say("feedback", format!("row counts that earlier queries observed: {}{more}", some.join(", ")));
+    }
+}
+
+/// The same plan, from which the layer learns when it has run to its end.
+fn learning(
+    plan: Arc<dyn ExecutionPlan>,
+    knowledge: Knowledge,
+    options: &SlipstreamOptions,
+) -> Arc<dyn ExecutionPlan> {
+    let options = options.clone();
+    observed(plan, Arc::new(move |plan| observe(plan, &knowledge, &options)))
 }
 
 /// Whether EXPLAIN's output is for people; the machine-readable formats stay as they are.

@@ -20,7 +20,10 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionConfig;
 
 use super::planner::BasePlanner;
+use crate::config::SlipstreamOptions;
+use crate::physical::LayerStatistics;
 use crate::scope::QueryScope;
+use crate::store::Knowledge;
 
 /// Everything of `inner`, but for the configuration.
 ///
@@ -30,18 +33,40 @@ pub(super) struct ScopedSession<'a> {
     inner: &'a dyn Session,
     planner: &'a BasePlanner,
     config: SessionConfig,
+    /// The session's own providers behind the layer's, where DataFusion's rules ask them.
+    statistics: Option<StatisticsRegistry>,
     /// Set when somebody changes them; a copy for each query would be thrown away.
     table_options: Option<TableOptions>,
 }
 
 impl<'a> ScopedSession<'a> {
-    /// The session `inner` as the query of `scope` sees it; `planner` plans what it is asked to plan.
-    pub(super) fn new(inner: &'a dyn Session, planner: &'a BasePlanner, scope: QueryScope) -> Self {
+    /// `inner` for one query, whose rules find `scope` and `knowledge` in the configuration.
+    pub(super) fn new(
+        inner: &'a dyn Session,
+        planner: &'a BasePlanner,
+        scope: QueryScope,
+        knowledge: &Knowledge,
+    ) -> Self {
         let mut config = inner.config().clone();
         let footers = inner.runtime_env().cache_manager.get_file_metadata_cache();
         config.options_mut().extensions.insert(scope.with_footers(footers));
-        Self { inner, planner, config, table_options: None }
+        config.options_mut().extensions.insert(knowledge.clone());
+        let statistics = registry(inner, config.options(), knowledge);
+        Self { inner, planner, config, statistics, table_options: None }
     }
+}
+
+/// The layer's statistics in front of the session's own, or of DataFusion's; only where a rule would ask for them.
+fn registry(
+    inner: &dyn Session,
+    config: &ConfigOptions,
+    knowledge: &Knowledge,
+) -> Option<StatisticsRegistry> {
+    let options = SlipstreamOptions::active(config).filter(|_| config.optimizer.use_statistics_registry)?;
+    let own = inner.statistics_registry().cloned();
+    let mut registry = own.unwrap_or_else(StatisticsRegistry::default_with_builtin_providers);
+    registry.register(Arc::new(LayerStatistics::new(knowledge.clone(), options.clone())));
+    Some(registry)
 }
 
 #[async_trait]
@@ -76,7 +101,7 @@ impl Session for ScopedSession<'_> {
     }
 
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
-        self.inner.statistics_registry()
+        self.statistics.as_ref().or_else(|| self.inner.statistics_registry())
     }
 
     async fn create_physical_plan(&self, logical_plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

@@ -9,10 +9,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::SlipstreamOptions;
 use crate::monitor::{QueryLog, ReceivedQuery};
 use crate::scope::QueryScope;
+use crate::store::Knowledge;
 
 /// What the layer is made of. Values are settings (`SET slipstream.*`); this holds what is no value.
 ///
-/// Clones share their components: installed into many sessions, one `Slipstream` is one query log.
+/// Clones share their components: installed into many sessions, one `Slipstream` is one query log and one memory of
+/// statistics.
 ///
 /// ```
 /// use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -26,12 +28,18 @@ use crate::scope::QueryScope;
 pub struct Slipstream {
     clock: Arc<dyn Clock>,
     query_log: Arc<QueryLog>,
+    knowledge: Knowledge,
     memory_pool: Option<Arc<dyn MemoryPool>>,
 }
 
 impl Default for Slipstream {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), query_log: Arc::default(), memory_pool: None }
+        Self {
+            clock: Arc::new(SystemClock),
+            query_log: Arc::default(),
+            knowledge: Knowledge::default(),
+            memory_pool: None,
+        }
     }
 }
 
@@ -57,6 +65,11 @@ impl Slipstream {
     /// The log behind `slipstream.queries`.
     pub fn query_log(&self) -> &Arc<QueryLog> {
         &self.query_log
+    }
+
+    /// What outlives queries: statistics and observed row counts.
+    pub(super) fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
     }
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {

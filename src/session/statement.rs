@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, dialect_from_str};
 
+use super::analyze::{analyze_of, plan_analyze};
 use super::hints::{apply_hints, without_hints};
 use super::planner::SlipstreamPlanner;
 use super::query::QueryStream;
@@ -138,7 +139,12 @@ impl PlannedQuery {
     pub(super) async fn plan(context: &SessionContext, mut query: ParsedQuery) -> Result<Self> {
         let mut state = context.state();
         let mut layer = Layer::open(&mut state, &mut query)?;
-        let plan = state.statement_to_plan(query.statement).await;
+        let plan = match (&layer, SlipstreamPlanner::of(&state), analyze_of(&query.statement)) {
+            (Some(_), Some((planner, _)), Some(analyze)) => {
+                plan_analyze(planner.slipstream(), &state, analyze)
+            }
+            _ => state.statement_to_plan(query.statement).await,
+        };
         let plan = Layer::recorded(&mut layer, plan)?;
         Ok(Self { context: context.clone(), state, plan, layer })
     }

@@ -10,6 +10,7 @@ const ROWS: &[(&str, u8)] = &[
     ("config", 0),
     ("scope", 0),
     ("memory", 1),
+    ("store", 1),
     ("monitor", 1),
     ("operator", 2),
     ("hint", 3),

@@ -19,5 +19,6 @@ mod shared_subplan;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;
+mod statistics;
 mod support;
 mod visible;

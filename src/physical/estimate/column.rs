@@ -1,8 +1,12 @@
 //! What is known of one column.
 
+use std::sync::Arc;
+
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue};
+
+use crate::store::{ColumnProfile, Distribution, Value};
 
 /// What is expected of one column of a result.
 #[derive(Debug, Clone)]
@@ -15,13 +19,22 @@ pub(crate) struct ColumnEstimate {
     pub(crate) nulls: f64,
     /// Bytes of one value in memory.
     pub(crate) bytes: f64,
+    /// How the values are spread, where ANALYZE has found out: shares of the rows of the table, which filters on other
+    /// columns are taken to leave as they are.
+    pub(crate) spread: Option<Arc<Distribution>>,
 }
 
 impl ColumnEstimate {
     /// A column of which the type is known, and that there are `rows` of it.
     pub(crate) fn unknown(data_type: &DataType, rows: f64) -> Self {
         let distinct = if *data_type == DataType::Boolean { 2.0 } else { rows };
-        Self { distinct: distinct.min(rows).max(1.0), bounds: None, nulls: 0.0, bytes: type_bytes(data_type) }
+        Self {
+            distinct: distinct.min(rows).max(1.0),
+            bounds: None,
+            nulls: 0.0,
+            bytes: type_bytes(data_type),
+            spread: None,
+        }
     }
 
     /// A column of a source whose statistics are known.
@@ -42,6 +55,22 @@ impl ColumnEstimate {
             column.bytes += size / rows;
         }
         column
+    }
+
+    /// The same column of a source of `rows` rows, with what ANALYZE has found out about it.
+    pub(super) fn analyzed(mut self, profile: &ColumnProfile, rows: f64) -> Self {
+        self.distinct = (profile.distinct as f64).clamp(1.0, rows.max(1.0));
+        self.nulls = if rows > 0.0 { (profile.nulls as f64 / rows).clamp(0.0, 1.0) } else { 0.0 };
+        if let (Some(min), Some(max)) = (&profile.min, &profile.max)
+            && let (Some(low), Some(high)) = (position(min), position(max))
+        {
+            self.bounds = Some((low, high));
+        }
+        if let Some((average, _)) = profile.widths {
+            self.bytes = type_bytes(&profile.data_type) + average;
+        }
+        self.spread.clone_from(&profile.distribution);
+        self
     }
 }
 
@@ -92,27 +121,12 @@ fn bounds(min: &Precision<ScalarValue>, max: &Precision<ScalarValue>) -> Option<
 }
 
 /// A value's place on a scale where differences mean something; decimals count in units of their last digit.
-pub(super) fn position(value: &ScalarValue) -> Option<f64> {
-    let place = match value {
-        ScalarValue::Int8(v) => f64::from((*v)?),
-        ScalarValue::Int16(v) => f64::from((*v)?),
-        ScalarValue::Int32(v) | ScalarValue::Date32(v) | ScalarValue::Time32Second(v) => f64::from((*v)?),
-        ScalarValue::Int64(v)
-        | ScalarValue::Date64(v)
-        | ScalarValue::TimestampSecond(v, _)
-        | ScalarValue::TimestampMillisecond(v, _)
-        | ScalarValue::TimestampMicrosecond(v, _)
-        | ScalarValue::TimestampNanosecond(v, _) => (*v)? as f64,
-        ScalarValue::UInt8(v) => f64::from((*v)?),
-        ScalarValue::UInt16(v) => f64::from((*v)?),
-        ScalarValue::UInt32(v) => f64::from((*v)?),
-        ScalarValue::UInt64(v) => (*v)? as f64,
-        ScalarValue::Float32(v) => f64::from((*v)?),
-        ScalarValue::Float64(v) => (*v)?,
-        ScalarValue::Decimal128(v, _, _) => (*v)? as f64,
-        _ => return None,
-    };
-    place.is_finite().then_some(place)
+fn position(value: &ScalarValue) -> Option<f64> {
+    // Of truth values there are two, which says more than that one of them is larger.
+    if matches!(value, ScalarValue::Boolean(_)) {
+        return None;
+    }
+    Value::of(value)?.number()
 }
 
 /// Whether the values between two bounds can be counted.

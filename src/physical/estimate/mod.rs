@@ -5,14 +5,19 @@
 //! System R's rules (Selinger et al., SIGMOD 1979) with Yao's formula (CACM 1977) for what a filter leaves of a
 //! column's distinct values.
 //!
+//! Where a table was analyzed its distinct values, histograms and most common values are known, and are used instead; where
+//! an equal subtree was executed before, its rows are.
+//!
 //! An estimate orders alternatives. Nothing that decides about correctness may read it.
 
 mod column;
+mod known;
 mod node;
 mod selectivity;
 
 pub(crate) use column::ColumnEstimate;
-pub(crate) use node::{estimate, key_distinct};
+pub(crate) use known::Known;
+pub(crate) use node::{estimate, estimate_leaf, key_distinct, source_columns};
 pub(crate) use selectivity::selectivity;
 
 /// What is expected of a plan's result.
@@ -30,6 +35,16 @@ impl Estimate {
         let rows = (self.rows * share.clamp(0.0, 1.0)).max(MIN_ROWS).min(self.rows.max(MIN_ROWS));
         for column in &mut self.columns {
             column.distinct = remaining_distinct(column.distinct, self.rows, rows);
+        }
+        self.rows = rows;
+        self
+    }
+
+    /// The same columns of `rows` rows, which were counted.
+    pub(crate) fn observed(mut self, rows: f64) -> Self {
+        if rows < self.rows {
+            let share = rows / self.rows;
+            return self.filtered(share);
         }
         self.rows = rows;
         self

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use datafusion::common::JoinType;
 use datafusion::common::stats::Precision;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -22,34 +25,49 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::Estimate;
 use super::column::ColumnEstimate;
+use super::known::Known;
 use super::selectivity::selectivity;
 use crate::operator::SharedSubplanExec;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
-/// What is expected of `plan`; `None` where some source below it does not know its rows.
-pub(crate) fn estimate(plan: &Plan) -> Option<Estimate> {
+/// What is expected of `plan`, with what is `known`; `None` where some source below it does not know its rows.
+pub(crate) fn estimate(plan: &Plan, known: Known<'_>) -> Option<Estimate> {
+    let derived = derive(plan, known);
+    let Some(rows) = known.observed(plan) else {
+        return derived;
+    };
+    let unknown = || {
+        let schema = plan.schema();
+        let columns = schema.fields().iter().map(|field| ColumnEstimate::unknown(field.data_type(), rows));
+        Estimate { rows: rows.max(1.0), columns: columns.collect() }
+    };
+    Some(derived.map_or_else(unknown, |derived| derived.observed(rows)))
+}
+
+/// What follows for `plan` from its inputs and from statistics.
+fn derive(plan: &Plan, known: Known<'_>) -> Option<Estimate> {
     let node = plan.as_ref();
     let estimated = if let Some(filter) = node.downcast_ref::<FilterExec>() {
-        of_filter(filter)?
+        of_filter(filter, known)?
     } else if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
-        let input = estimate(projection.input())?;
+        let input = estimate(projection.input(), known)?;
         project(&input, projection.expr().iter().map(|item| &item.expr), plan)
     } else if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
-        of_aggregate(aggregate, plan)?
+        of_aggregate(aggregate, plan, known)?
     } else if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-        of_hash_join(join)?
+        of_hash_join(join, known)?
     } else if let Some(join) = node.downcast_ref::<CrossJoinExec>() {
-        let (left, right) = (estimate(join.left())?, estimate(join.right())?);
+        let (left, right) = (estimate(join.left(), known)?, estimate(join.right(), known)?);
         Estimate { rows: left.rows * right.rows, columns: [left.columns, right.columns].concat() }
     } else if node.is::<UnionExec>() {
-        of_union(node)?
+        of_union(node, known)?
     } else if let Some(shared) = node.downcast_ref::<SharedSubplanExec>() {
-        estimate(&shared.subplan())?
+        estimate(&shared.subplan(), known)?
     } else if keeps_rows(node) {
-        estimate(node.children().first()?)?
+        estimate(node.children().first()?, known)?
     } else if node.children().is_empty() {
-        of_leaf(node)?
+        estimate_leaf(node, known)?
     } else {
         return None;
     };
@@ -73,28 +91,75 @@ fn keeps_rows(node: &dyn ExecutionPlan) -> bool {
         || node.is::<LocalLimitExec>()
 }
 
-/// A source says itself what it has. One that does not know its rows stops the estimate of all above it: an order
-/// of joins that is chosen by a guess is worse than the one that somebody wrote.
-fn of_leaf(node: &dyn ExecutionPlan) -> Option<Estimate> {
+/// A source says itself what it has, or ANALYZE has counted it. One that does not know its rows stops the estimate of
+/// all above it: an order of joins that is chosen by a guess is worse than the one that somebody wrote.
+pub(crate) fn estimate_leaf(node: &dyn ExecutionPlan, known: Known<'_>) -> Option<Estimate> {
     let schema = node.schema();
     let statistics = StatisticsContext::new().compute(node, &StatisticsArgs::new()).ok()?;
-    let rows = match statistics.num_rows {
-        Precision::Exact(rows) | Precision::Inexact(rows) => rows as f64,
-        Precision::Absent if node.is::<EmptyExec>() => 0.0,
-        Precision::Absent if node.is::<PlaceholderRowExec>() => 1.0,
-        Precision::Absent => return None,
+    let profile = known.profile(node);
+    let rows = match (statistics.num_rows, &profile) {
+        (Precision::Exact(rows), _) => rows as f64,
+        (_, Some(profile)) => profile.rows as f64,
+        (Precision::Inexact(rows), _) => rows as f64,
+        (Precision::Absent, _) if node.is::<EmptyExec>() => 0.0,
+        (Precision::Absent, _) if node.is::<PlaceholderRowExec>() => 1.0,
+        (Precision::Absent, _) => return None,
     };
     let columns = schema.fields().iter().zip(&statistics.column_statistics);
-    let columns =
-        columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
-    Some(Estimate { rows, columns })
+    let columns = columns.enumerate().map(|(index, (field, column))| {
+        let own = ColumnEstimate::of_source(field.data_type(), column, rows);
+        let place = table_column(node, index);
+        match profile.as_ref().zip(place).and_then(|(profile, place)| profile.column(place)) {
+            Some(profile) => own.analyzed(profile, rows),
+            None => own,
+        }
+    });
+    Some(Estimate { rows, columns: columns.collect() })
+}
+
+/// The place in its table of column `index` of the leaf `node`.
+///
+/// Statistics speak of a table's columns; a scan's are some of them, in its own order, or expressions, which have no place.
+fn table_column(node: &dyn ExecutionPlan, index: usize) -> Option<usize> {
+    let source = node.downcast_ref::<DataSourceExec>()?.data_source();
+    if let Some(memory) = source.downcast_ref::<MemorySourceConfig>() {
+        return memory.projection().as_ref().map_or(Some(index), |kept| kept.get(index).copied());
+    }
+    match source.downcast_ref::<FileScanConfig>()?.file_source().projection() {
+        Some(projection) => projection.as_ref().get(index)?.expr.downcast_ref::<Column>().map(Column::index),
+        None => Some(index),
+    }
+}
+
+/// The rows of a scanned table of files and all its columns, by their places in the table's schema.
+pub(crate) fn source_columns(
+    config: &FileScanConfig,
+    known: Known<'_>,
+) -> Option<(f64, Vec<ColumnEstimate>)> {
+    let statistics = config.statistics();
+    let profile = known.profile_of_files(config);
+    let counted = statistics.num_rows.get_value().map(|rows| *rows as f64);
+    let rows = counted.or_else(|| profile.as_ref().map(|profile| profile.rows as f64))?;
+    let schema = config.file_source().table_schema().schema_without_virtual_columns();
+    let columns = schema.fields().iter().zip(&statistics.column_statistics).enumerate();
+    let columns: Vec<_> = columns
+        .map(|(place, (field, column))| {
+            let own = ColumnEstimate::of_source(field.data_type(), column, rows);
+            match profile.as_ref().and_then(|profile| profile.column(place)) {
+                // What a column takes in its file matters there, and not what its values take in memory.
+                Some(profile) => ColumnEstimate { bytes: own.bytes, ..own.analyzed(profile, rows) },
+                None => own,
+            }
+        })
+        .collect();
+    (columns.len() == schema.fields().len()).then_some((rows, columns))
 }
 
 /// A filter keeps the share that its predicate has of the input, and of each column's values those that Yao's
 /// formula expects to be met by the rows that are left. The column that is compared is treated like the others: its
 /// values are fewer still, which matters little since joins seldom use it.
-fn of_filter(filter: &FilterExec) -> Option<Estimate> {
-    let input = estimate(filter.input())?;
+fn of_filter(filter: &FilterExec, known: Known<'_>) -> Option<Estimate> {
+    let input = estimate(filter.input(), known)?;
     let share = selectivity(filter.predicate(), &input.columns);
     let mut filtered = input.filtered(share);
     if let Some(projection) = filter.projection() {
@@ -123,8 +188,8 @@ fn project<'a>(
 /// NULL is a group of its own. A partial aggregate is taken for a final one: it gives more rows, one for each
 /// group and partition, but nothing above an aggregate tells the two apart. Each grouping set is counted as if it
 /// had all the keys, which is too many; none has more groups than the input has rows.
-fn of_aggregate(aggregate: &AggregateExec, plan: &Plan) -> Option<Estimate> {
-    let input = estimate(aggregate.input())?;
+fn of_aggregate(aggregate: &AggregateExec, plan: &Plan, known: Known<'_>) -> Option<Estimate> {
+    let input = estimate(aggregate.input(), known)?;
     let keys = aggregate.group_expr().expr();
     let key_exprs = keys.iter().map(|(expr, _)| expr);
     let mut output = project(&input, key_exprs, plan);
@@ -148,8 +213,8 @@ fn of_aggregate(aggregate: &AggregateExec, plan: &Plan) -> Option<Estimate> {
 /// keys of several columns to be independent as long as there are not more of them than rows, and every other
 /// condition to keep half. NULL keys are not told apart: they match nothing, and few columns that are joined on
 /// have many.
-fn of_hash_join(join: &HashJoinExec) -> Option<Estimate> {
-    let (left, right) = (estimate(join.left())?, estimate(join.right())?);
+fn of_hash_join(join: &HashJoinExec, known: Known<'_>) -> Option<Estimate> {
+    let (left, right) = (estimate(join.left(), known)?, estimate(join.right(), known)?);
     let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
     for (l, r) in join.on() {
         left_distinct *= key_distinct(l, &left);
@@ -199,8 +264,9 @@ pub(crate) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f6
 }
 
 /// Rows add up, and so do distinct values: that their inputs share some is possible, and not known.
-fn of_union(node: &dyn ExecutionPlan) -> Option<Estimate> {
-    let inputs = node.children().into_iter().map(estimate).collect::<Option<Vec<_>>>()?;
+fn of_union(node: &dyn ExecutionPlan, known: Known<'_>) -> Option<Estimate> {
+    let inputs =
+        node.children().into_iter().map(|input| estimate(input, known)).collect::<Option<Vec<_>>>()?;
     let mut inputs = inputs.into_iter();
     let mut union = inputs.next()?;
     for input in inputs {
@@ -212,6 +278,7 @@ fn of_union(node: &dyn ExecutionPlan) -> Option<Estimate> {
                 _ => None,
             };
             column.bytes = column.bytes.max(other.bytes);
+            column.spread = None;
         }
     }
     Some(union)

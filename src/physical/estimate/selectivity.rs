@@ -12,7 +12,8 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_expr::utils::split_conjunction;
 use datafusion::physical_plan::PhysicalExpr;
 
-use super::column::{ColumnEstimate, position};
+use super::column::ColumnEstimate;
+use crate::store::{Bound, Value};
 
 /// Of a predicate that nothing is known of.
 const UNKNOWN: f64 = 0.2;
@@ -30,7 +31,9 @@ type Expr = Arc<dyn PhysicalExpr>;
 /// The share of the rows for which `predicate` is true, between 0 and 1.
 ///
 /// `columns` are those that the predicate's column indices mean. Conjuncts are taken to be independent, apart from
-/// comparisons of one column with literals, which make up one range. What is assumed where statistics are silent:
+/// comparisons of one column with literals, which make up one range. Where the column was analyzed its most common values
+/// and its histogram tell the share of a literal, of a range, of a list and of `LIKE 'x%'`. What is assumed where
+/// statistics are silent:
 ///
 /// | predicate | share |
 /// |---|---|
@@ -46,8 +49,8 @@ pub(crate) fn selectivity(predicate: &Expr, columns: &[ColumnEstimate]) -> f64 {
     for conjunct in split_conjunction(predicate) {
         // `a >= 1 AND a < 2` is one range, and not two independent halves of the table.
         match range_of(conjunct) {
-            Some((column, range)) if columns.get(column).is_some_and(|c| c.bounds.is_some()) => {
-                ranges.entry(column).or_default().intersect(&range);
+            Some((column, range)) if columns.get(column).is_some_and(|column| range.fits(column)) => {
+                ranges.entry(column).or_default().intersect(range);
             }
             _ => share *= single(conjunct, columns),
         }
@@ -59,29 +62,36 @@ pub(crate) fn selectivity(predicate: &Expr, columns: &[ColumnEstimate]) -> f64 {
 }
 
 /// The values that comparisons with literals leave of a column.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Range {
-    low: f64,
-    high: f64,
-}
-
-impl Default for Range {
-    fn default() -> Self {
-        Self { low: f64::NEG_INFINITY, high: f64::INFINITY }
-    }
+    low: Option<Bound>,
+    high: Option<Bound>,
 }
 
 impl Range {
-    fn intersect(&mut self, other: &Self) {
-        self.low = self.low.max(other.low);
-        self.high = self.high.min(other.high);
+    /// Whether statistics of `column` tell what the range keeps of it.
+    fn fits(&self, column: &ColumnEstimate) -> bool {
+        let ends = || self.low.iter().chain(&self.high);
+        column.spread.is_some() || column.bounds.is_some() && ends().all(|end| end.value.number().is_some())
     }
 
+    /// Leaves what lies in both ranges.
+    fn intersect(&mut self, other: Self) {
+        self.low = tighter(self.low.take(), other.low, |own, other| own.value.is_before(&other.value));
+        self.high = tighter(self.high.take(), other.high, |own, other| other.value.is_before(&own.value));
+    }
+
+    /// The share of the column's rows in the range.
     fn share(&self, column: &ColumnEstimate) -> f64 {
+        if let Some(spread) = &column.spread {
+            return spread.between(self.low.as_ref(), self.high.as_ref());
+        }
         let Some((min, max)) = column.bounds else {
             return INEQUALITY;
         };
-        let (low, high) = (self.low.max(min), self.high.min(max));
+        let place = |bound: &Option<Bound>| bound.as_ref().and_then(|bound| bound.value.number());
+        let low = place(&self.low).unwrap_or(f64::NEG_INFINITY).max(min);
+        let high = place(&self.high).unwrap_or(f64::INFINITY).min(max);
         if high < low {
             return 0.0;
         }
@@ -92,6 +102,22 @@ impl Range {
     }
 }
 
+/// The bound that leaves less: `other` where it is `inside` of the range of `own`.
+fn tighter(
+    own: Option<Bound>,
+    other: Option<Bound>,
+    inside: impl Fn(&Bound, &Bound) -> bool,
+) -> Option<Bound> {
+    match (own, other) {
+        (Some(own), Some(other)) => {
+            let same = own.value == other.value;
+            let take = if same { !other.inclusive } else { inside(&own, &other) };
+            Some(if take { other } else { own })
+        }
+        (own, other) => own.or(other),
+    }
+}
+
 /// `column <op> literal`, where it bounds the column.
 fn range_of(expr: &Expr) -> Option<(usize, Range)> {
     let binary = expr.downcast_ref::<BinaryExpr>()?;
@@ -99,10 +125,12 @@ fn range_of(expr: &Expr) -> Option<(usize, Range)> {
         (Some(column), Some(value)) => (column, *binary.op(), value),
         _ => (column_of(binary.right())?, binary.op().swap()?, literal_of(binary.left())?),
     };
-    let place = position(value)?;
+    let bound = |inclusive| Some(Bound { value: Value::of(value)?, inclusive });
     let range = match op {
-        Operator::Lt | Operator::LtEq => Range { high: place, ..Range::default() },
-        Operator::Gt | Operator::GtEq => Range { low: place, ..Range::default() },
+        Operator::Lt => Range { high: Some(bound(false)?), low: None },
+        Operator::LtEq => Range { high: Some(bound(true)?), low: None },
+        Operator::Gt => Range { low: Some(bound(false)?), high: None },
+        Operator::GtEq => Range { low: Some(bound(true)?), high: None },
         _ => return None,
     };
     Some((column, range))
@@ -144,16 +172,25 @@ fn single(expr: &Expr, columns: &[ColumnEstimate]) -> f64 {
         return column(is_not_null.arg()).map_or(1.0 - UNKNOWN, |c| 1.0 - c.nulls);
     }
     if let Some(list) = expr.downcast_ref::<InListExpr>() {
-        let each = column(list.expr()).map_or(FUNCTION_EQUALITY, |c| 1.0 / c.distinct);
-        let share = (each * list.len() as f64).min(1.0);
+        let share = match column(list.expr()) {
+            Some(column) => list.list().iter().map(|entry| one_value(column, entry)).sum(),
+            None => FUNCTION_EQUALITY * list.len() as f64,
+        };
+        let share = share.min(1.0);
         return if list.negated() { 1.0 - share } else { share };
     }
     if let Some(like) = expr.downcast_ref::<LikeExpr>() {
-        let share = pattern(like.pattern());
+        let known = (!like.case_insensitive()).then(|| column(like.expr())).flatten();
+        let known = known.and_then(|column| beginning(column, like.pattern()));
+        let share = known.unwrap_or_else(|| pattern(like.pattern()));
         return if like.negated() { 1.0 - share } else { share };
     }
     // A boolean column, or a function that gives one.
-    column(expr).map_or(UNKNOWN, |c| 0.5 * (1.0 - c.nulls))
+    let is_true = Value::Number(1.0);
+    column(expr).map_or(UNKNOWN, |c| match &c.spread {
+        Some(spread) => spread.equal(&is_true),
+        None => 0.5 * (1.0 - c.nulls),
+    })
 }
 
 /// An operator with two operands, neither of which is known to bound a column's range.
@@ -180,9 +217,32 @@ fn equality(left: &Expr, right: &Expr, columns: &[ColumnEstimate]) -> f64 {
     let column = |expr: &Expr| column_of(expr).and_then(|index| columns.get(index));
     match (column(left), column(right)) {
         (Some(a), Some(b)) => 1.0 / a.distinct.max(b.distinct),
-        (Some(column), None) | (None, Some(column)) => (1.0 - column.nulls) / column.distinct,
+        (Some(column), None) => one_value(column, right),
+        (None, Some(column)) => one_value(column, left),
         (None, None) => FUNCTION_EQUALITY,
     }
+}
+
+/// The share of the rows in which `column` has one value: that of `expr`, where it is a literal.
+fn one_value(column: &ColumnEstimate, expr: &Expr) -> f64 {
+    let value = literal_of(expr).and_then(Value::of);
+    match column.spread.as_ref().zip(value) {
+        Some((spread, value)) => spread.equal(&value),
+        None => (1.0 - column.nulls) / column.distinct,
+    }
+}
+
+/// The share of the rows in which an analyzed `column` begins as `pattern` does. What comes behind the first wildcard is
+/// taken to keep all of them if it is the only one, else half.
+fn beginning(column: &ColumnEstimate, pattern: &Expr) -> Option<f64> {
+    let pattern = literal_of(pattern)?.try_as_str()??;
+    let end = pattern.find(['%', '_', '\\']).unwrap_or(pattern.len());
+    let spread = column.spread.as_ref().filter(|_| end > 0)?;
+    Some(match &pattern[end..] {
+        "" => spread.equal(&Value::Text(pattern.as_bytes().to_vec())),
+        "%" => spread.beginning(&pattern.as_bytes()[..end]),
+        _ => 0.5 * spread.beginning(&pattern.as_bytes()[..end]),
+    })
 }
 
 /// A pattern that begins with text keeps fewer rows than one that may match anywhere.
@@ -196,6 +256,8 @@ fn pattern(expr: &Expr) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Distribution;
+    use datafusion::arrow::array::{ArrayRef, StringArray};
     use datafusion::arrow::datatypes::{DataType, Field, Schema};
     use datafusion::physical_expr::expressions::{binary, col, in_list, is_null, like, lit, not};
 
@@ -208,8 +270,14 @@ mod tests {
 
     /// 100 numbers from 1 to 100, a tenth of the rows NULL; 20 texts.
     fn share(expr: &Expr) -> f64 {
-        let number = ColumnEstimate { distinct: 100.0, bounds: Some((1.0, 100.0)), nulls: 0.1, bytes: 8.0 };
-        let text = ColumnEstimate { distinct: 20.0, bounds: None, nulls: 0.0, bytes: 16.0 };
+        let number = ColumnEstimate {
+            distinct: 100.0,
+            bounds: Some((1.0, 100.0)),
+            nulls: 0.1,
+            bytes: 8.0,
+            spread: None,
+        };
+        let text = ColumnEstimate { distinct: 20.0, bounds: None, nulls: 0.0, bytes: 16.0, spread: None };
         (selectivity(expr, &[number, text]) * 1000.0).round() / 1000.0
     }
 
@@ -232,6 +300,32 @@ mod tests {
         let (low, high) =
             (compare("number", Operator::GtEq, 41_i64), compare("number", Operator::LtEq, 50_i64));
         assert_eq!(share(&and(low, high)), 0.09, "one range of ten values, not the product of two halves");
+    }
+
+    /// Of ten texts each is twice as common as the next one.
+    #[test]
+    fn the_spread_of_an_analyzed_column_tells_the_share_of_each_value() {
+        let schema = schema();
+        let texts = (0..10).flat_map(|k| std::iter::repeat_n(format!("{}{k}", ["b", "a"][k % 2]), 512 >> k));
+        let column: ArrayRef = Arc::new(StringArray::from(texts.collect::<Vec<_>>()));
+        let spread = Distribution::of(&column, None).unwrap().map(Arc::new);
+        let number = ColumnEstimate::unknown(&DataType::Int64, 1023.0);
+        let text = ColumnEstimate { spread, ..ColumnEstimate::unknown(&DataType::Utf8, 1023.0) };
+        let share =
+            |expr: &Expr| (selectivity(expr, &[number.clone(), text.clone()]) * 100.0).round() / 100.0;
+        let text = col("text", &schema).unwrap();
+        assert_eq!(share(&compare("text", Operator::Eq, "b0")), 0.5);
+        assert_eq!(share(&compare("text", Operator::Eq, "a1")), 0.25);
+        assert_eq!(share(&compare("text", Operator::NotEq, "b0")), 0.5);
+        assert_eq!(share(&compare("text", Operator::Lt, "b")), 0.33);
+        let (low, high) = (compare("text", Operator::GtEq, "b"), compare("text", Operator::LtEq, "b0"));
+        assert_eq!(share(&and(low, high)), 0.5);
+        let list = in_list(Arc::clone(&text), vec![lit("b0"), lit("b2"), lit("c")], &false, &schema).unwrap();
+        assert_eq!(share(&list), 0.63);
+        let like = |pattern| like(false, false, Arc::clone(&text), lit(pattern), &schema).unwrap();
+        assert_eq!(share(&like("b%")), 0.67);
+        assert_eq!(share(&like("b%2")), 0.33, "half of what begins so");
+        assert_eq!(share(&like("b0")), 0.5);
     }
 
     #[test]

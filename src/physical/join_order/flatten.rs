@@ -16,7 +16,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::graph::{Condition, Expr, Graph, Kind, MAX_RELATIONS, Member, Operator, Plan, RelSet, Relation};
-use crate::physical::estimate::{ColumnEstimate, estimate, selectivity};
+use crate::physical::estimate::{ColumnEstimate, Known, estimate, selectivity};
 
 /// Whether `plan` is the root of joins that may change their order, or a projection or filter on top of such.
 pub(super) fn is_region(plan: &Plan) -> bool {
@@ -59,9 +59,11 @@ pub(super) type Refusal = &'static str;
 /// The first `Err` is a failure, the second the reason for which there is no graph.
 pub(super) fn flatten(
     plan: &Plan,
+    known: Known<'_>,
     input: &mut dyn FnMut(&Plan) -> Result<Plan>,
 ) -> Result<Result<(Graph, Vec<WrittenJoin>), Refusal>> {
-    let mut flattener = Flattener { graph: Graph::default(), written: Vec::new(), input, refusal: None };
+    let (graph, written) = (Graph::default(), Vec::new());
+    let mut flattener = Flattener { graph, written, known, input, refusal: None };
     let (outputs, _) = flattener.node(plan)?;
     if let Some(refusal) = flattener.refusal {
         return Ok(Err(refusal));
@@ -84,6 +86,7 @@ pub(super) struct WrittenJoin {
 struct Flattener<'a> {
     graph: Graph,
     written: Vec<WrittenJoin>,
+    known: Known<'a>,
     input: &'a mut dyn FnMut(&Plan) -> Result<Plan>,
     refusal: Option<Refusal>,
 }
@@ -135,7 +138,7 @@ impl Flattener<'_> {
             return Ok((Vec::new(), 0));
         }
         let plan = (self.input)(plan)?;
-        let Some(estimate) = estimate(&plan) else {
+        let Some(estimate) = estimate(&plan, self.known) else {
             self.refusal = Some("an input does not know how many rows it has");
             return Ok((Vec::new(), 0));
         };

@@ -18,6 +18,7 @@ use datafusion::physical_plan::filter::FilterExec;
 use self::enumerate::Trees;
 use self::flatten::{Refusal, WrittenJoin, flatten, is_region};
 use self::graph::{Graph, Plan};
+use super::estimate::Known;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -68,6 +69,7 @@ impl PhysicalRule for JoinOrder {
         let mut outcome = Outcome {
             partitions: config.execution.target_partitions,
             worth_it: 1.0 - min_gain as f64 / 100.0,
+            known: Known::of(config),
             ..Outcome::default()
         };
         let rewritten = outcome.rewrite(&plan)?;
@@ -81,8 +83,10 @@ impl PhysicalRule for JoinOrder {
 }
 
 #[derive(Debug, Default)]
-struct Outcome {
+struct Outcome<'a> {
     partitions: usize,
+    /// What statistics and earlier queries tell.
+    known: Known<'a>,
     /// The share of the written order's cost that another order may have.
     worth_it: f64,
     /// Whether a filter stands above, which DataFusion may push down.
@@ -93,7 +97,7 @@ struct Outcome {
     refused: Vec<&'static str>,
 }
 
-impl Outcome {
+impl Outcome<'_> {
     fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if is_region(plan) {
             return self.region(plan);
@@ -121,7 +125,8 @@ impl Outcome {
         // What the region's own filters become may be pushed into its inputs like any other.
         self.below_filter |= has_filters(plan);
         let mut inputs = Vec::new();
-        let flattened = flatten(plan, &mut |input| {
+        let known = self.known;
+        let flattened = flatten(plan, known, &mut |input| {
             let rewritten = self.rewrite(input)?;
             inputs.push((Arc::clone(input), Arc::clone(&rewritten)));
             Ok(rewritten)

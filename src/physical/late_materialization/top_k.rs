@@ -28,8 +28,8 @@ use super::chain::{Chain, column, substitute};
 use super::gain::TopRows;
 use crate::config::SlipstreamOptions;
 use crate::operator::{Fetch, LateFile, late_fetch};
+use crate::physical::estimate::{Known, source_columns};
 use crate::physical::lineage::column_index;
-use crate::physical::scan_filter::columns_of_table;
 
 type Plan = Arc<dyn ExecutionPlan>;
 type Expr = Arc<dyn PhysicalExpr>;
@@ -164,7 +164,7 @@ impl<'a> TopK<'a> {
         if late == 0 {
             return Err("the order and the filters need all columns".to_owned());
         }
-        let Some((rows, columns)) = columns_of_table(scan) else {
+        let Some((rows, columns)) = source_columns(scan, Known::nothing()) else {
             return Err("the scan does not know how many rows it has".to_owned());
         };
         let wanted = self.fetch as f64;

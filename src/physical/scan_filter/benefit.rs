@@ -163,7 +163,7 @@ mod tests {
     use datafusion::physical_expr::expressions::Column as Col;
 
     fn columns() -> Vec<ColumnEstimate> {
-        vec![ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0 }; 4]
+        vec![ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0, spread: None }; 4]
     }
 
     fn gain(share: Share, row: f64) -> Option<f64> {

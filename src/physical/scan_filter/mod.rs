@@ -8,7 +8,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::FileSource;
-use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
+use datafusion::datasource::physical_plan::ParquetSource;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::projection::ProjectionExprs;
@@ -22,7 +22,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 pub(super) use self::benefit::decoding;
 use self::benefit::{Filter, Scan, Share};
 use super::dynamic_filters::{DynamicFilters, Place};
-use super::estimate::{ColumnEstimate, selectivity};
+use super::estimate::{ColumnEstimate, Known, selectivity, source_columns};
 use super::lineage::{ScanId, column_index, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -67,7 +67,8 @@ impl PhysicalRule for ScanFilter {
         let min_gain =
             SlipstreamOptions::active(config).map_or(0, |options| options.scan_filter_min_gain_percent);
         let mut rewriter = Rewriter {
-            filters: DynamicFilters::of(&plan)?,
+            known: Known::of(config),
+            filters: DynamicFilters::of(&plan, Known::of(config))?,
             worth_it: 1.0 - min_gain as f64 / 100.0,
             scans: Vec::new(),
         };
@@ -79,7 +80,8 @@ impl PhysicalRule for ScanFilter {
     }
 }
 
-struct Rewriter {
+struct Rewriter<'a> {
+    known: Known<'a>,
     filters: DynamicFilters,
     /// The share of its cost that a scan may have left.
     worth_it: f64,
@@ -87,7 +89,7 @@ struct Rewriter {
     scans: Vec<String>,
 }
 
-impl Rewriter {
+impl Rewriter<'_> {
     /// `row` is what a row of `plan` costs before the next join.
     fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>, row: f64) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
@@ -120,7 +122,7 @@ impl Rewriter {
         let Some(predicate) = source.filter() else {
             return Ok(None);
         };
-        let Some((rows, columns)) = columns_of_table(config) else {
+        let Some((rows, columns)) = source_columns(config, self.known) else {
             return Ok(None);
         };
         let conjuncts = split_conjunction(&predicate);
@@ -174,15 +176,4 @@ impl Rewriter {
         let scanned: f64 = conjunct.children().into_iter().map(distinct).product();
         Share::Join((build / scanned.min(rows).max(1.0)).min(1.0))
     }
-}
-
-/// The rows of a scanned table and its columns, by their places in the table's schema.
-pub(super) fn columns_of_table(config: &FileScanConfig) -> Option<(f64, Vec<ColumnEstimate>)> {
-    let statistics = config.statistics();
-    let rows = *statistics.num_rows.get_value()? as f64;
-    let schema = config.file_source().table_schema().schema_without_virtual_columns();
-    let columns = schema.fields().iter().zip(&statistics.column_statistics);
-    let columns: Vec<_> =
-        columns.map(|(field, column)| ColumnEstimate::of_source(field.data_type(), column, rows)).collect();
-    (columns.len() == schema.fields().len()).then_some((rows, columns))
 }

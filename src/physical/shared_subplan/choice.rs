@@ -10,8 +10,8 @@ use super::cost::{is_thin, keeping, reduces, work};
 use super::cover::{Cover, Lost, cover};
 use super::tree::Tree;
 use crate::physical::dynamic_filters::{DynamicFilters, Place};
+use crate::physical::estimate::{Known, source_columns};
 use crate::physical::lineage::column_index;
-use crate::physical::scan_filter::columns_of_table;
 
 /// A filter that is expected to keep less than this may keep next to nothing: estimates of few rows are the least sure.
 const MIN_SHARE: f64 = 0.05;
@@ -31,7 +31,9 @@ pub(super) struct Choice {
 
 /// What decides, from the session's settings.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Terms<'a> {
+    /// What is known beside the plan.
+    pub(super) known: Known<'a>,
     /// The share of the cost that may be left.
     pub(super) worth_it: f64,
     /// The bytes that are kept in memory.
@@ -43,7 +45,7 @@ pub(super) struct Terms {
 pub(super) fn choose(
     tree: &Tree,
     filters: &DynamicFilters,
-    terms: &Terms,
+    terms: &Terms<'_>,
     barred: &BTreeSet<usize>,
 ) -> Result<(Option<Choice>, bool)> {
     let mut twice = false;
@@ -120,12 +122,12 @@ fn without_loss(group: &Group) -> Option<Group> {
 ///
 /// A dynamic filter counts as if it left out its share of *all* of a subplan's work, the scan included. That is the most
 /// it can do, so a filter is taken off only where sharing is cheaper even then.
-fn weigh(tree: &Tree, group: Group, filters: &DynamicFilters, terms: &Terms) -> Option<Choice> {
+fn weigh(tree: &Tree, group: Group, filters: &DynamicFilters, terms: &Terms<'_>) -> Option<Choice> {
     let Group { wide, others } = group;
     let strip: BTreeSet<u64> = others.iter().flat_map(|(_, cover)| cover.strip.iter().copied()).collect();
     let lossless = others.iter().all(|(_, cover)| cover.lost.iter().all(Vec::is_empty));
     let plan = tree.plan(wide);
-    let Some((once, kept)) = work(plan).zip(keeping(plan, terms.memory)) else {
+    let Some((once, kept)) = work(plan, terms.known).zip(keeping(plan, terms.memory, terms.known)) else {
         let choice = Choice { wide, others, strip, remaining: None };
         return (lossless && reduces(plan)).then_some(choice);
     };
@@ -136,9 +138,10 @@ fn weigh(tree: &Tree, group: Group, filters: &DynamicFilters, terms: &Terms) -> 
             lost.push(filter);
         }
     }
-    let mut each = once * remaining_share(lost.into_iter(), filters);
+    let mut each = once * remaining_share(lost.into_iter(), filters, terms.known);
     for (place, cover) in &others {
-        each += work(tree.plan(*place))? * remaining_share(cover.lost[1].iter(), filters);
+        each += work(tree.plan(*place), terms.known)?
+            * remaining_share(cover.lost[1].iter(), filters, terms.known);
     }
     let shared = once + kept * (others.len() + 1) as f64;
     let remaining = shared / each.max(f64::MIN_POSITIVE);
@@ -146,17 +149,21 @@ fn weigh(tree: &Tree, group: Group, filters: &DynamicFilters, terms: &Terms) -> 
 }
 
 /// The share of a subplan's cost that dynamic filters leave, at best.
-fn remaining_share<'a>(lost: impl Iterator<Item = &'a Lost>, filters: &DynamicFilters) -> f64 {
-    lost.map(|lost| kept_share(lost, filters)).product::<f64>().max(MIN_SHARE)
+fn remaining_share<'a>(
+    lost: impl Iterator<Item = &'a Lost>,
+    filters: &DynamicFilters,
+    known: Known<'_>,
+) -> f64 {
+    lost.map(|lost| kept_share(lost, filters, known)).product::<f64>().max(MIN_SHARE)
 }
 
 /// The share of the rows of its scan that a dynamic filter keeps: the distinct keys of the build side among those of the
 /// scanned columns. One that says nothing before the query runs, such as that of a top-k sort, may drop nearly all.
-fn kept_share(lost: &Lost, filters: &DynamicFilters) -> f64 {
+fn kept_share(lost: &Lost, filters: &DynamicFilters, known: Known<'_>) -> f64 {
     let share = || {
         let scan: &DataSourceExec = lost.node.downcast_ref()?;
         let (config, _) = scan.downcast_to_file_source::<ParquetSource>()?;
-        let (rows, columns) = columns_of_table(config)?;
+        let (rows, columns) = source_columns(config, known)?;
         if filters.place(&lost.filter, lost.scan()) != Place::Right {
             return None;
         }

@@ -32,7 +32,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 
 use crate::operator::SharedSubplanExec;
-use crate::physical::estimate::{Estimate, estimate};
+use crate::physical::estimate::{Estimate, Known, estimate};
 use crate::physical::lineage::column_index;
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -59,31 +59,33 @@ const SPILL_BYTE: f64 = 3.0;
 const START: f64 = 10_000.0;
 
 /// What it costs to run `plan` once; `None` where a source does not know its rows.
-pub(super) fn work(plan: &Plan) -> Option<f64> {
+pub(super) fn work(plan: &Plan, known: Known<'_>) -> Option<f64> {
     if let Some(shared) = plan.downcast_ref::<SharedSubplanExec>() {
-        return keeping(&shared.subplan(), f64::INFINITY);
+        return keeping(&shared.subplan(), f64::INFINITY, known);
     }
-    let inputs = plan.children().into_iter().map(work).sum::<Option<f64>>()?;
-    Some(inputs + own_work(plan)?)
+    let inputs = plan.children().into_iter().map(|input| work(input, known)).sum::<Option<f64>>()?;
+    Some(inputs + own_work(plan, known)?)
 }
 
 /// The share of the node itself. What a node of an unknown kind does with a row is taken to be little: it makes subplans
 /// look cheaper to run again than they are.
-fn own_work(plan: &Plan) -> Option<f64> {
+fn own_work(plan: &Plan, known: Known<'_>) -> Option<f64> {
     if let Some(scan) = plan.downcast_ref::<DataSourceExec>() {
-        let output = estimate(plan)?;
+        let output = estimate(plan, known)?;
         let decode: f64 = output.columns.iter().map(|column| DECODE + DECODE_BYTE * column.bytes).sum();
         let decode = if scan.data_source().is::<MemorySourceConfig>() { 0.0 } else { decode };
         return Some(output.rows * (ROW + decode));
     }
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-        let output = estimate(plan)?.rows;
-        return Some(rows(join.left())? * BUILD_ROW + rows(join.right())? * PROBE_ROW + output * ROW);
+        let output = estimate(plan, known)?.rows;
+        return Some(
+            rows(join.left(), known)? * BUILD_ROW + rows(join.right(), known)? * PROBE_ROW + output * ROW,
+        );
     }
     if plan.is::<CrossJoinExec>() {
-        return Some(rows(plan)? * ROW);
+        return Some(rows(plan, known)? * ROW);
     }
-    let input = plan.children().into_iter().map(rows).sum::<Option<f64>>()?;
+    let input = plan.children().into_iter().map(|input| rows(input, known)).sum::<Option<f64>>()?;
     Some(if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
         let group = if aggregate.group_expr().is_empty() { 0.0 } else { GROUP_ROW };
         input * (ROW + group + AGGREGATE * aggregate.aggr_expr().len() as f64)
@@ -102,13 +104,13 @@ fn own_work(plan: &Plan) -> Option<f64> {
 }
 
 /// How many rows are expected of `plan`.
-fn rows(plan: &Plan) -> Option<f64> {
-    estimate(plan).map(|estimate| estimate.rows)
+fn rows(plan: &Plan, known: Known<'_>) -> Option<f64> {
+    estimate(plan, known).map(|estimate| estimate.rows)
 }
 
 /// What it costs one reader that the rows of `plan` are kept for it. What does not fit into `memory` bytes is in files.
-pub(super) fn keeping(plan: &Plan, memory: f64) -> Option<f64> {
-    let Estimate { rows, columns } = estimate(plan)?;
+pub(super) fn keeping(plan: &Plan, memory: f64, known: Known<'_>) -> Option<f64> {
+    let Estimate { rows, columns } = estimate(plan, known)?;
     let bytes = rows * columns.iter().map(|column| column.bytes).sum::<f64>();
     let spilled = (bytes - memory).max(0.0);
     Some(START + rows * KEEP_ROW + bytes * KEEP_BYTE + spilled * SPILL_BYTE)

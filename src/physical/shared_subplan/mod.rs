@@ -26,6 +26,7 @@ use self::choice::{Choice, Terms, choose};
 use self::strip::stripped;
 use self::tree::Tree;
 use super::dynamic_filters::DynamicFilters;
+use super::estimate::Known;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 use crate::operator::share;
@@ -76,6 +77,7 @@ impl PhysicalRule for SharedSubplan {
     fn rewrite(&self, plan: Plan, config: &ConfigOptions) -> Result<Rewrite> {
         let options = SlipstreamOptions::active(config);
         let terms = Terms {
+            known: Known::of(config),
             worth_it: 1.0
                 - options.map_or(0, |options| options.shared_subplan_min_gain_percent) as f64 / 100.0,
             memory: options.map_or(f64::INFINITY, |options| options.shared_subplan_max_memory_bytes as f64),
@@ -114,14 +116,14 @@ fn share_largest(
     tree: &Tree,
     plan: &Plan,
     id: usize,
-    terms: &Terms,
+    terms: &Terms<'_>,
     twice: &mut bool,
 ) -> Result<Option<(Plan, String)>> {
     if tree.alike().is_empty() {
         return Ok(None);
     }
     // Of the plan as it is now: it knows scans by their addresses.
-    let filters = DynamicFilters::of(plan)?;
+    let filters = DynamicFilters::of(plan, terms.known)?;
     let mut barred = BTreeSet::new();
     loop {
         let (choice, found) = choose(tree, &filters, terms, &barred)?;
