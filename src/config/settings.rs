@@ -379,7 +379,7 @@ pub static SETTINGS: &[Setting] = &[
             "bytes",
             "0 to 1099511627776",
             "1048576",
-            "How much memory the results of ANALYZE may take. A column takes about 2 KB, of long text up to 12 KB, and a file \
+            "How much memory the results of ANALYZE may take. A column takes about 3 KB, of long text up to 13 KB, and a file \
              of the table about 150 bytes.",
             "0: nothing is kept; ANALYZE only answers",
         )

@@ -18,7 +18,7 @@ use crate::store::{Identity, Knowledge, TableProfile};
 /// | statistics | the identity of a scan's data | `slipstream.statistics.enabled` |
 /// | observed rows | the fingerprint of a subtree | `slipstream.feedback.enabled` |
 ///
-/// Neither is looked up while nothing is stored: writing an identity down takes some microseconds a file, which queries
+/// Neither is looked up while nothing is stored: writing an identity down takes time for every file, which queries
 /// of sessions that never analyze should not pay.
 ///
 /// Statistics of analyzed tables, and rows that finished queries have observed; nothing where neither is switched on.
