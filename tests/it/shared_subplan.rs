@@ -280,6 +280,9 @@ async fn a_filter_that_only_one_copy_has_is_taken_off_where_it_keeps_most_rows()
     sql(&ctx, "SET datafusion.execution.parquet.pushdown_filters = true").await.unwrap();
     let reported = verdict(&ctx, text).await;
     assert!(reported.contains("without the dynamic filters of one"), "{reported}");
+    let plan = displayable(plan(&ctx, text).await.as_ref()).indent(false).to_string();
+    let scan = plan.lines().find(|line| line.contains("sale.parquet")).unwrap();
+    assert!(!scan.contains("DynamicFilter"), "{plan}");
     assert_eq!(rows(&ctx, text).await, plain_rows(&ctx, text).await);
     sql(&ctx, "SET datafusion.execution.parquet.pushdown_filters = false").await.unwrap();
     let few = with("name = 'item 70'");
