@@ -16,7 +16,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::PhysicalExpr;
 
-use super::expr::{Places, same, same_order};
+use super::expr::{Conjuncts, Places, same, same_order};
 
 /// Where the columns of the scan `narrow` are in `wide`; `None` where they read different rows, or where that is not
 /// known. Predicates are not looked at.
@@ -127,13 +127,26 @@ fn same_format(wide: &Arc<dyn FileSource>, narrow: &Arc<dyn FileSource>) -> bool
     if let (Some(wide), Some(narrow)) =
         (wide.downcast_ref::<ParquetSource>(), narrow.downcast_ref::<ParquetSource>())
     {
-        return wide.table_parquet_options() == narrow.table_parquet_options()
+        return same_options(wide, narrow)
             && same_reader(wide.parquet_file_reader_factory(), narrow.parquet_file_reader_factory());
     }
     match (wide.downcast_ref::<CsvSource>(), narrow.downcast_ref::<CsvSource>()) {
         (Some(wide), Some(narrow)) => csv_options(wide) == csv_options(narrow),
         _ => false,
     }
+}
+
+/// Where a filter has been pushed into a scan, DataFusion notes in the scan's options whether it is evaluated there. That
+/// makes no difference to a scan on which no filter is written.
+fn same_options(wide: &ParquetSource, narrow: &ParquetSource) -> bool {
+    let (options, others) = (wide.table_parquet_options(), narrow.table_parquet_options());
+    let unfiltered = |source: &ParquetSource| Conjuncts::of(source.filter().as_ref()).written.is_empty();
+    if options == others || !(unfiltered(wide) && unfiltered(narrow)) {
+        return options == others;
+    }
+    let mut options = options.clone();
+    options.global.pushdown_filters = others.global.pushdown_filters;
+    options == *others
 }
 
 /// The same reader, or one of DataFusion's own, which have no settings that change what they read. Each scan has one of
