@@ -293,10 +293,10 @@ async fn a_finished_query_teaches_the_next_one() {
     let rows = rows_as_plain(&ctx, text).await;
     assert_eq!(
         said(&ctx, "feedback", text).await,
-        "applied: row counts that earlier queries observed: 7, 50, 1800, 2000, 2585, 20000"
+        "applied: row counts that earlier queries observed: 7, 50, 1800, 2000, 20000"
     );
     let after = shape(&ctx, text).await;
-    assert_eq!((before.as_str(), after.as_str()), ("(( sale  shop ) item )", "(( shop  sale ) item )"));
+    assert_eq!((before.as_str(), after.as_str()), ("(( sale  shop ) item )", "( item ( shop  sale ))"));
     assert_eq!(rows_as_plain(&ctx, text).await, rows);
 
     // The same parts of other queries: an equal filter in other words, and its groups.

@@ -13,6 +13,10 @@ use crate::store::{ColumnProfile, Distribution, Value};
 pub(crate) struct ColumnEstimate {
     /// Distinct values, NULL not counted. Never more than there are rows.
     pub(crate) distinct: f64,
+    /// Distinct values in the table, before any filter.
+    pub(crate) domain: f64,
+    /// Whether `domain` is no more than the number of rows, since nothing is known of the values.
+    pub(crate) guessed: bool,
     /// Smallest and largest value, on a scale where differences mean something.
     pub(crate) bounds: Option<(f64, f64)>,
     /// Share of the rows that are NULL.
@@ -28,8 +32,11 @@ impl ColumnEstimate {
     /// A column of which the type is known, and that there are `rows` of it.
     pub(crate) fn unknown(data_type: &DataType, rows: f64) -> Self {
         let distinct = if *data_type == DataType::Boolean { 2.0 } else { rows };
+        let distinct = distinct.min(rows).max(1.0);
         Self {
-            distinct: distinct.min(rows).max(1.0),
+            distinct,
+            domain: distinct,
+            guessed: *data_type != DataType::Boolean,
             bounds: None,
             nulls: 0.0,
             bytes: type_bytes(data_type),
@@ -47,7 +54,12 @@ impl ColumnEstimate {
         }
         let size = statistics.byte_size.get_value().map(|bytes| *bytes as f64);
         column.bounds = bounds(&statistics.min_value, &statistics.max_value);
-        column.distinct = distinct(data_type, statistics, column.bounds, size, rows);
+        // A column with NULLs takes a bit a row to tell which.
+        let filled = rows * (1.0 - column.nulls);
+        let codes = size.map(|size| if column.nulls > 0.0 { (size - rows / 8.0).max(0.0) } else { size });
+        if let Some(distinct) = distinct(data_type, statistics, column.bounds, codes, filled) {
+            column = Self { distinct, domain: distinct, guessed: false, ..column };
+        }
         if is_text(data_type)
             && let Some(size) = size
             && rows > 0.0
@@ -60,6 +72,8 @@ impl ColumnEstimate {
     /// The same column of a source of `rows` rows, with what ANALYZE has found out about it.
     pub(super) fn analyzed(mut self, profile: &ColumnProfile, rows: f64) -> Self {
         self.distinct = (profile.distinct as f64).clamp(1.0, rows.max(1.0));
+        self.domain = self.distinct;
+        self.guessed = false;
         self.nulls = if rows > 0.0 { (profile.nulls as f64 / rows).clamp(0.0, 1.0) } else { 0.0 };
         if let (Some(min), Some(max)) = (&profile.min, &profile.max)
             && let (Some(low), Some(high)) = (position(min), position(max))
@@ -75,30 +89,24 @@ impl ColumnEstimate {
 }
 
 /// The smallest of the bounds that apply, in the order of trust: counted by the writer; the number of values
-/// between minimum and maximum; the width of a dictionary code.
+/// between minimum and maximum; the width of a dictionary code. `None` where none of them applies. `rows` are those that
+/// are not NULL, and `codes` are the bytes that their values take in the file.
 fn distinct(
     data_type: &DataType,
     statistics: &ColumnStatistics,
     bounds: Option<(f64, f64)>,
-    size: Option<f64>,
+    codes: Option<f64>,
     rows: f64,
-) -> f64 {
+) -> Option<f64> {
     if let Some(counted) = statistics.distinct_count.get_value() {
-        return (*counted as f64).clamp(1.0, rows.max(1.0));
+        return Some((*counted as f64).clamp(1.0, rows.max(1.0)));
     }
-    let mut distinct = ColumnEstimate::unknown(data_type, rows).distinct;
-    if let Some((low, high)) = bounds
-        && is_discrete(data_type)
-    {
-        distinct = distinct.min(high - low + 1.0);
-    }
-    if let Some(size) = size
-        && is_text(data_type)
-        && let Some(codes) = dictionary_codes(size, rows)
-    {
-        distinct = distinct.min(codes);
-    }
-    distinct.max(1.0)
+    let bound = match (bounds, codes) {
+        (Some((low, high)), _) if is_discrete(data_type) => high - low + 1.0,
+        (_, Some(codes)) if is_text(data_type) => dictionary_codes(codes, rows)?,
+        _ => return None,
+    };
+    Some(bound.min(rows).max(1.0))
 }
 
 /// The number of values in the dictionary of a text column that takes `size` bytes in its file.

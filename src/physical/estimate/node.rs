@@ -211,21 +211,26 @@ fn of_aggregate(aggregate: &AggregateExec, plan: &Plan, known: Known<'_>) -> Opt
 ///
 /// Of two keys the values of the side that has fewer are taken to be among those of the other (containment), the
 /// keys of several columns to be independent as long as there are not more of them than rows, and every other
-/// condition to keep half. NULL keys are not told apart: they match nothing, and few columns that are joined on
-/// have many.
+/// condition to keep half. NULL keys match nothing.
 fn of_hash_join(join: &HashJoinExec, known: Known<'_>) -> Option<Estimate> {
     let (left, right) = (estimate(join.left(), known)?, estimate(join.right(), known)?);
     let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
+    let (mut left_filled, mut right_filled) = (1.0_f64, 1.0_f64);
     for (l, r) in join.on() {
-        left_distinct *= key_distinct(l, &left);
-        right_distinct *= key_distinct(r, &right);
+        let (l, r) = (Key::of(l, &left), Key::of(r, &right));
+        left_filled *= 1.0 - l.nulls;
+        right_filled *= 1.0 - r.nulls;
+        let (l, r) = key_values(l, r);
+        left_distinct *= l;
+        right_distinct *= r;
     }
     let left_distinct = left_distinct.min(left.rows).max(1.0);
     let right_distinct = right_distinct.min(right.rows).max(1.0);
     let filter = if join.filter().is_some() { 0.5 } else { 1.0 };
-    let pairs = left.rows * right.rows / left_distinct.max(right_distinct) * filter;
-    let left_matched = left.rows * (right_distinct / left_distinct).min(1.0) * filter;
-    let right_matched = right.rows * (left_distinct / right_distinct).min(1.0) * filter;
+    let (left_keys, right_keys) = (left.rows * left_filled, right.rows * right_filled);
+    let pairs = left_keys * right_keys / left_distinct.max(right_distinct) * filter;
+    let left_matched = left_keys * (right_distinct / left_distinct).min(1.0) * filter;
+    let right_matched = right_keys * (left_distinct / right_distinct).min(1.0) * filter;
     let rows = match join.join_type() {
         JoinType::Inner => pairs,
         JoinType::Left => pairs.max(left.rows),
@@ -256,6 +261,39 @@ fn of_hash_join(join: &HashJoinExec, known: Known<'_>) -> Option<Estimate> {
     Some(joined)
 }
 
+/// The values of a join key.
+#[derive(Clone, Copy)]
+struct Key {
+    distinct: f64,
+    domain: f64,
+    guessed: bool,
+    nulls: f64,
+}
+
+impl Key {
+    fn of(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> Self {
+        let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
+        let of_rows = || Self { distinct: input.rows, domain: input.rows, guessed: true, nulls: 0.0 };
+        let of_column = |c: &ColumnEstimate| Self {
+            distinct: c.distinct,
+            domain: c.domain,
+            guessed: c.guessed,
+            nulls: c.nulls,
+        };
+        column.map_or_else(of_rows, of_column)
+    }
+}
+
+/// The distinct values of both sides of an equality. A side of which nothing is known has no more than the other side had
+/// before it was filtered: one refers to the other.
+fn key_values(left: Key, right: Key) -> (f64, f64) {
+    let within = |own: Key, other: Key| {
+        let distinct = if own.guessed { own.distinct.min(other.domain) } else { own.distinct };
+        distinct.max(1.0)
+    };
+    (within(left, right), within(right, left))
+}
+
 /// Distinct values of a join key. An expression is taken to be unique, since it is not known to be otherwise: that
 /// makes its join look selective, which is what joins on expressions mostly are.
 pub(crate) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
@@ -273,6 +311,8 @@ fn of_union(node: &dyn ExecutionPlan, known: Known<'_>) -> Option<Estimate> {
         union.rows += input.rows;
         for (column, other) in union.columns.iter_mut().zip(&input.columns) {
             column.distinct += other.distinct;
+            column.domain += other.domain;
+            column.guessed |= other.guessed;
             column.bounds = match (column.bounds, other.bounds) {
                 (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
                 _ => None,

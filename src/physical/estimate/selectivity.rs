@@ -271,13 +271,11 @@ mod tests {
     /// 100 numbers from 1 to 100, a tenth of the rows NULL; 20 texts.
     fn share(expr: &Expr) -> f64 {
         let number = ColumnEstimate {
-            distinct: 100.0,
             bounds: Some((1.0, 100.0)),
             nulls: 0.1,
-            bytes: 8.0,
-            spread: None,
+            ..ColumnEstimate::unknown(&DataType::Int64, 100.0)
         };
-        let text = ColumnEstimate { distinct: 20.0, bounds: None, nulls: 0.0, bytes: 16.0, spread: None };
+        let text = ColumnEstimate::unknown(&DataType::Utf8, 20.0);
         (selectivity(expr, &[number, text]) * 1000.0).round() / 1000.0
     }
 

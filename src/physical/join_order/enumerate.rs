@@ -28,6 +28,8 @@ pub(super) struct Tree {
     row_bytes: f64,
     /// Distinct values of each class's members.
     distinct: Vec<f64>,
+    /// The share of the rows in which they are not NULL.
+    filled: Vec<f64>,
     pub(super) cost: f64,
     /// How it is joined; `None` for one relation.
     pub(super) join: Option<Join>,
@@ -171,9 +173,9 @@ impl<'a> Trees<'a> {
     fn directed(&self, build: RelSet, probe: RelSet, collect: Option<bool>) -> Option<Tree> {
         let set = build | probe;
         let (b, p) = (self.best.get(&build)?, self.best.get(&probe)?);
-        let (rows, distinct) = match self.best.get(&set) {
+        let (rows, distinct, filled) = match self.best.get(&set) {
             // The rows of a set do not depend on the order in which it was joined.
-            Some(known) if collect.is_none() => (known.rows, known.distinct.clone()),
+            Some(known) if collect.is_none() => (known.rows, known.distinct.clone(), known.filled.clone()),
             _ => self.joined(build, probe)?,
         };
         if !self.may_join(build, probe) {
@@ -186,7 +188,7 @@ impl<'a> Trees<'a> {
         let collected = collect.unwrap_or(one <= many);
         let cost = b.cost + p.cost + if collected { one } else { many };
         let join = Some(Join { build, probe, collected });
-        Some(Tree { rows, row_bytes: output.row_bytes, distinct, cost, join })
+        Some(Tree { rows, row_bytes: output.row_bytes, distinct, filled, cost, join })
     }
 
     /// A relation, after the conditions that look at it alone.
@@ -200,7 +202,12 @@ impl<'a> Trees<'a> {
             here.map(|member| member.distinct.min(rows)).fold(f64::INFINITY, f64::min)
         });
         let distinct = distinct.collect();
-        Tree { rows, row_bytes: self.needed_bytes(set), distinct, cost: 0.0, join: None }
+        let filled = self.graph.classes.iter().map(|class| {
+            let here = class.iter().filter(|member| member.relation == relation);
+            here.map(|member| 1.0 - member.nulls).fold(1.0, f64::min)
+        });
+        let filled = filled.collect();
+        Tree { rows, row_bytes: self.needed_bytes(set), distinct, filled, cost: 0.0, join: None }
     }
 
     /// Whether the two sides are connected, and no relation enters by another join than its own.
@@ -227,8 +234,9 @@ impl<'a> Trees<'a> {
     /// Rows and distinct values of a join.
     ///
     /// As in System R the side with fewer values of a key has a match for each. Distinct values of a class are those of
-    /// its rarest member from then on; `f64::INFINITY` stands for a class that has no member in the set.
-    fn joined(&self, left: RelSet, right: RelSet) -> Option<(f64, Vec<f64>)> {
+    /// its rarest member from then on; `f64::INFINITY` stands for a class that has no member in the set. Rows whose key is
+    /// NULL are gone after the join.
+    fn joined(&self, left: RelSet, right: RelSet) -> Option<(f64, Vec<f64>, Vec<f64>)> {
         let (l, r) = (self.best.get(&left)?, self.best.get(&right)?);
         let graph = self.graph;
         let conditions = graph.conditions.iter().filter(|condition| graph.decides(condition, left, right));
@@ -237,16 +245,17 @@ impl<'a> Trees<'a> {
             (_, Some(operator)) => self.operated(operator, l, r),
             (Some(operator), _) => self.operated(operator, r, l),
             _ => {
-                let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
-                for (a, b) in
-                    l.distinct.iter().zip(&r.distinct).filter(|(a, b)| a.is_finite() && b.is_finite())
-                {
-                    left_distinct *= a;
-                    right_distinct *= b;
+                let (mut left_distinct, mut right_distinct, mut filled) = (1.0_f64, 1.0_f64, 1.0_f64);
+                for (class, (a, b)) in l.distinct.iter().zip(&r.distinct).enumerate() {
+                    if a.is_finite() && b.is_finite() {
+                        left_distinct *= a;
+                        right_distinct *= b;
+                        filled *= l.filled[class] * r.filled[class];
+                    }
                 }
                 // Several keys together have no more values than there are rows.
                 let distinct = left_distinct.min(l.rows).max(right_distinct.min(r.rows)).max(1.0);
-                l.rows * r.rows / distinct
+                l.rows * r.rows / distinct * filled
             }
         };
         let rows = (rows * share).max(1.0);
@@ -254,7 +263,11 @@ impl<'a> Trees<'a> {
             let both = a.min(*b);
             if both.is_finite() { both.min(rows) } else { f64::INFINITY }
         });
-        Some((rows, distinct.collect()))
+        let filled = (0..l.filled.len()).map(|class| {
+            let both = l.distinct[class].is_finite() && r.distinct[class].is_finite();
+            if both { 1.0 } else { l.filled[class].min(r.filled[class]) }
+        });
+        Some((rows, distinct.collect(), filled.collect()))
     }
 
     /// Rows that an operator makes of `kept`, given all rows of its own relation.

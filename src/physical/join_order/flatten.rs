@@ -236,12 +236,16 @@ impl Flattener<'_> {
     /// a class, since its columns are NULL where nothing matched, and equal to nothing.
     fn equality(&mut self, left: Expr, right: Expr) -> Result<()> {
         let (a, b) = (self.free_relation(&left), self.free_relation(&right));
-        let distinct = |expr: &Expr, relation: usize| {
-            let relation = &self.graph.relations[relation];
-            let column = expr.downcast_ref::<Column>().map(|c| c.index() - relation.offset);
-            let column: Option<&ColumnEstimate> =
-                column.and_then(|index| relation.estimate.columns.get(index));
-            column.map_or(relation.estimate.rows, |column| column.distinct).max(1.0)
+        let member = |expr: Expr, relation: usize| {
+            let estimate = &self.graph.relations[relation].estimate;
+            let offset = self.graph.relations[relation].offset;
+            let column = expr.downcast_ref::<Column>().map(|c| c.index() - offset);
+            let column = column.and_then(|index| estimate.columns.get(index));
+            let of_rows = || (estimate.rows, estimate.rows, true);
+            let (distinct, domain, guessed) =
+                column.map_or_else(of_rows, |column| (column.distinct, column.domain, column.guessed));
+            let nulls = column.map_or(0.0, |column| column.nulls);
+            Member { relation, expr, distinct: distinct.max(1.0), domain: domain.max(1.0), guessed, nulls }
         };
         let (Some(a), Some(b)) = (a, b) else {
             let schema = self.schema()?;
@@ -249,8 +253,7 @@ impl Flattener<'_> {
             self.condition(both);
             return Ok(());
         };
-        let left = Member { relation: a, distinct: distinct(&left, a), expr: left };
-        let right = Member { relation: b, distinct: distinct(&right, b), expr: right };
+        let (left, right) = (member(left, a), member(right, b));
         let classes = &mut self.graph.classes;
         let find = |member: &Member, classes: &[Vec<Member>]| {
             classes.iter().position(|class| class.iter().any(|other| other.expr.eq(&member.expr)))
@@ -303,11 +306,23 @@ impl Flattener<'_> {
     }
 }
 
+/// Takes values of which nothing is known to be among the others of their class: among those of the known member with the
+/// most, or else of the smallest table, which is most likely the one that the others refer to.
+fn contain(class: &mut [Member]) {
+    let known = class.iter().filter(|member| !member.guessed).map(|member| member.domain);
+    let least = class.iter().map(|member| member.domain).fold(f64::INFINITY, f64::min);
+    let domain = known.reduce(f64::max).unwrap_or(least);
+    for member in class.iter_mut().filter(|member| member.guessed) {
+        member.distinct = member.distinct.min(domain);
+    }
+}
+
 /// What is known once all equalities are: the order of members, the classes of operators' keys, and equalities
 /// within one relation that only transitivity shows.
 fn finish_classes(graph: &mut Graph) {
     let mut within = Vec::new();
     for class in &mut graph.classes {
+        contain(class);
         class.sort_by_key(|member| member.relation);
         for pair in class.windows(2) {
             if pair[0].relation == pair[1].relation {

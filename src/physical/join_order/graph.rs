@@ -63,6 +63,11 @@ pub(super) struct Member {
     pub(super) relation: usize,
     pub(super) expr: Expr,
     pub(super) distinct: f64,
+    /// Distinct values before filters, and whether that is a guess.
+    pub(super) domain: f64,
+    pub(super) guessed: bool,
+    /// The share of the rows that are NULL, which are equal to nothing.
+    pub(super) nulls: f64,
 }
 
 /// A predicate of an inner join or a filter.

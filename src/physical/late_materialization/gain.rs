@@ -51,9 +51,10 @@ impl TopRows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::arrow::datatypes::DataType;
 
     fn remaining(rows: f64, wanted: f64, bytes: f64) -> f64 {
-        let key = ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0, spread: None };
+        let key = ColumnEstimate::unknown(&DataType::Int64, 1e6);
         let columns = [key.clone(), ColumnEstimate { bytes, ..key }];
         let (all, early) = (BTreeSet::from([0, 1]), BTreeSet::from([0]));
         TopRows { rows, wanted, files: 1.0, columns: &columns, all: &all, early: &early }.remaining()

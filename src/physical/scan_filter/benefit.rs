@@ -160,10 +160,11 @@ fn picked(share: f64, decode: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::arrow::datatypes::DataType;
     use datafusion::physical_expr::expressions::Column as Col;
 
     fn columns() -> Vec<ColumnEstimate> {
-        vec![ColumnEstimate { distinct: 1e6, bounds: None, nulls: 0.0, bytes: 8.0, spread: None }; 4]
+        vec![ColumnEstimate::unknown(&DataType::Int64, 1e6); 4]
     }
 
     fn gain(share: Share, row: f64) -> Option<f64> {

@@ -171,9 +171,11 @@ impl Rewriter<'_> {
             return Share::Later;
         };
         let distinct = |key| {
-            column_index(key).and_then(|index| columns.get(index)).map_or(rows, |column| column.distinct)
+            let column = column_index(key).and_then(|index| columns.get(index));
+            column.filter(|column| !column.guessed).map(|column| column.distinct)
         };
-        let scanned: f64 = conjunct.children().into_iter().map(distinct).product();
-        Share::Join((build / scanned.min(rows).max(1.0)).min(1.0))
+        // Of keys of which nothing is known all may be on the build side.
+        let scanned: Option<f64> = conjunct.children().into_iter().map(distinct).product();
+        Share::Join(scanned.map_or(1.0, |scanned| (build / scanned.min(rows).max(1.0)).min(1.0)))
     }
 }
