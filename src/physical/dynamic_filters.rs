@@ -6,12 +6,13 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::estimate::{Known, estimate, key_distinct};
-use super::lineage::{ScanId, Source, column_index, sources};
+use super::lineage::{ScanId, Source, column_index, ingredients, sources};
 
 /// The producers of a plan's dynamic filters, by the filters' ids.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct DynamicFilters(HashMap<u64, Producer>);
 struct Producer {
     /// For each key that the filter looks at: the scanned columns it may stand for, where that is known.
     keys: Vec<Option<Vec<Source>>>,
+    /// For each key: the scanned columns that it is computed from, where that is known.
+    ingredients: Vec<Option<Vec<Source>>>,
     /// Distinct keys of a join's build side.
     build_keys: Option<f64>,
     /// Whether rows that the filter drops are needed by the very node that makes it.
@@ -51,12 +54,18 @@ impl DynamicFilters {
                 };
                 // A join's filter is for its probe side, any other for the only input.
                 let input = join.map_or_else(|| node.children().first().copied(), |join| Some(join.right()));
-                let keys =
-                    filter.children().into_iter().map(|key| sources(input?, column_index(key)?)).collect();
+                let indexes: Vec<_> = filter.children().into_iter().map(column_index).collect();
+                let keys = indexes.iter().map(|index| sources(input?, (*index)?)).collect();
+                let ingredients = indexes.iter().map(|index| ingredients(input?, (*index)?)).collect();
                 let unsound = node.downcast_ref::<AggregateExec>().is_some_and(|node| !only_min_max(node));
                 producers.insert(
                     id,
-                    Producer { keys, build_keys: join.and_then(|join| build_keys(join, known)), unsound },
+                    Producer {
+                        keys,
+                        ingredients,
+                        build_keys: join.and_then(|join| build_keys(join, known)),
+                        unsound,
+                    },
                 );
             }
             Ok(TreeNodeRecursion::Continue)
@@ -80,6 +89,16 @@ impl DynamicFilters {
                 }
                 (Some(_), Some(_)) => {}
                 _ => all_known = false,
+            }
+        }
+        // A key that is computed must be computed from the same columns, whatever is done with them.
+        for (landed, expected) in filter.children().into_iter().zip(&producer.ingredients) {
+            let here = |column: &Column| Source { scan, column: column.index() };
+            let others = |expected: &Vec<Source>| {
+                collect_columns(landed).iter().any(|column| !expected.contains(&here(column)))
+            };
+            if expected.as_ref().is_some_and(others) {
+                return Place::Wrong;
             }
         }
         if all_known { Place::Right } else { Place::Unknown }

@@ -135,6 +135,29 @@ async fn text_keys_and_their_nulls_are_reckoned_with() {
     assert!(verdict.starts_with("refused"), "{verdict}");
 }
 
+/// The key of the upper join is computed from `one.id`; its filter must not land on `visit.id`, which has the same name.
+#[tokio::test]
+async fn a_filter_for_a_computed_key_lands_on_no_other_column() {
+    let (ctx, folder) = fixture().await;
+    for (name, select) in [
+        ("visit", "SELECT v + 100 AS id, v % 10 AS item FROM generate_series(1, 1000) t(v)"),
+        ("one", "SELECT arrow_cast(v, 'Int32') AS id FROM generate_series(1, 3) t(v)"),
+        ("few", "SELECT v AS id, concat('s', v) AS s FROM generate_series(1, 2) t(v)"),
+    ] {
+        let path = folder.path().join(format!("{name}.parquet"));
+        let path = path.to_str().unwrap();
+        sql(&ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+        ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
+    }
+    sql(&ctx, "SET slipstream.join_order.min_gain_percent = 0").await.unwrap();
+    let text = "SELECT v.item, count(*) FROM few JOIN (one RIGHT JOIN visit v ON one.id + 1 = v.item) ON few.id = one.id \
+                WHERE v.id <> 150 OR s <= 's1' GROUP BY v.item";
+    let layered = sorted_rows(&query(&ctx, text).await.unwrap());
+    sql(&ctx, "SET slipstream.enabled = false").await.unwrap();
+    assert_eq!(layered, sorted_rows(&query(&ctx, text).await.unwrap()));
+    assert_eq!(layered, ["2 | 100", "3 | 100"]);
+}
+
 #[tokio::test]
 async fn a_semi_join_moves_to_the_rows_it_keeps() {
     let (ctx, _folder) = fixture().await;
