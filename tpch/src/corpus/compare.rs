@@ -151,11 +151,13 @@ pub(super) fn verdict(plain: &RecordRun, layer: &RecordRun) -> Verdict {
 
 /// Whether the layer gives the plain engine's rows, and besides only rows about itself.
 ///
-/// A row is the layer's own when a cell names its schema or one of its settings.
+/// A row is the layer's own when a cell names its schema, one of its settings or one of its functions.
 pub(super) fn only_adds_own_rows(difference: &Difference) -> bool {
     let (Some(plain), Some(layer)) = (&difference.plain, &difference.layer) else { return false };
     let Some(Outcome::Rows { types, rows }) = &layer.outcome else { return false };
-    let is_own = |cell: &String| cell == "slipstream" || cell.starts_with("slipstream.");
+    let is_own = |cell: &String| {
+        cell == "slipstream" || cell.starts_with("slipstream.") || cell.starts_with("slipstream_")
+    };
     let others: Vec<_> = rows.iter().filter(|row| !row.iter().any(is_own)).cloned().collect();
     let without = Outcome::Rows { types: types.clone(), rows: others };
     verdict(plain, &RecordRun { outcome: Some(without), ..layer.clone() }) == Verdict::Same
