@@ -3,12 +3,12 @@
 use datafusion::config::{ConfigOptions, ExtensionOptions};
 use datafusion_slipstream::{SETTINGS, SlipstreamOptions, configuration_markdown};
 
-use crate::support::{layered, query, single, sql};
+use crate::support::{layered, project, query, single, sql};
 
 /// To write the page anew: `UPDATE_DOCS=1 cargo test --test it configuration`.
 #[test]
 fn the_configuration_page_is_the_one_the_code_describes() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md");
+    let path = &project().join("docs/CONFIGURATION.md");
     let expected = configuration_markdown();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, &expected).unwrap();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::project;
+
 /// The rows of `docs/ARCHITECTURE.md`, from the ground up. A module imports rows below its own only.
 const ROWS: &[(&str, u8)] = &[
     ("error", 0),
@@ -33,7 +35,7 @@ const MAX_P90: usize = 350;
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut folders = vec![project().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
@@ -50,7 +52,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 
 /// The top-level module of a library file; `lib.rs` and the shell belong to none.
 fn module(path: &Path) -> Option<String> {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    let inside = path.strip_prefix(project().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let name = first.strip_suffix(".rs").unwrap_or(first);
     (!["lib", "bin"].contains(&name)).then(|| name.to_owned())

@@ -32,7 +32,7 @@ use futures::TryStreamExt;
 use sqllogictest::{AsyncDB, DBOutput, Runner, parse_file, strict_column_validator};
 use tempfile::TempDir;
 
-use crate::support::{config, limited_runtime, single, sql, with_layer};
+use crate::support::{config, limited_runtime, project, single, sql, with_layer};
 
 /// Small enough that the larger sorts, aggregates and joins of the files spill, and large enough for their hash
 /// tables, which cannot.
@@ -169,7 +169,7 @@ async fn spilled_bytes(ctx: &SessionContext) -> u64 {
 
 /// Runs all files and fails with every record that is not as its file expects.
 fn run_all(mode: Mode) -> Vec<(String, u64)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+    let folder = project().join("tests/slt");
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));

@@ -1,6 +1,6 @@
 //! What every test needs: sessions with and without the layer, and rows as text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -63,4 +63,10 @@ pub(crate) fn single(batches: &[RecordBatch]) -> String {
     let rows = sorted_rows(batches);
     assert_eq!(rows.len(), 1, "{rows:?}");
     rows[0].clone()
+}
+
+/// The project's folder. Asked when the test runs and not when it is built, since clones of the project may share what
+/// was built.
+pub(crate) fn project() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
 }

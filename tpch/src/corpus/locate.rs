@@ -80,9 +80,12 @@ pub(super) fn files(corpus: &Corpus, filters: &[String]) -> Result<Vec<PathBuf>>
 
 fn cargo_metadata() -> Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Where `cargo run` says the package is: clones of the project may share what was built.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = Path::new(&package);
     let output = Command::new(&cargo)
         .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .arg(package.join("Cargo.toml"))
         .output()
         .map_err(|e| {
             exec_datafusion_err!("cannot run {}: {e}; name the corpus with --corpus", cargo.display())
