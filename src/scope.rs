@@ -1,17 +1,13 @@
 //! What travels with one query: its text, and what every rule did to it.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::Result;
-use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use datafusion::config::ConfigOptions;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use parking_lot::Mutex;
-
-use crate::error::config_error;
 
 /// What a rule did to one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,28 +94,40 @@ impl fmt::Debug for QueryScope {
     }
 }
 
-impl ConfigExtension for QueryScope {
-    const PREFIX: &'static str = "slipstream_scope";
+/// Lets a configuration carry `$type`, which belongs to one query and is no setting, under `$prefix`.
+macro_rules! carried_by_query {
+    ($type:ty, $prefix:literal) => {
+        impl datafusion::config::ConfigExtension for $type {
+            const PREFIX: &'static str = $prefix;
+        }
+
+        impl datafusion::config::ExtensionOptions for $type {
+            fn as_any(&self) -> &dyn std::any::Any {
+                self
+            }
+
+            fn as_any_mut(&mut self) -> &mut dyn std::any::Any {
+                self
+            }
+
+            fn cloned(&self) -> Box<dyn datafusion::config::ExtensionOptions> {
+                Box::new(self.clone())
+            }
+
+            fn set(&mut self, key: &str, _value: &str) -> datafusion::common::Result<()> {
+                Err($crate::error::config_error(format!(
+                    "'{}.{key}' belongs to a running query and cannot be set",
+                    $prefix
+                )))
+            }
+
+            fn entries(&self) -> Vec<datafusion::config::ConfigEntry> {
+                Vec::new()
+            }
+        }
+    };
 }
 
-impl ExtensionOptions for QueryScope {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
+pub(crate) use carried_by_query;
 
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-
-    fn set(&mut self, key: &str, _value: &str) -> Result<()> {
-        Err(config_error(format!("'{}.{key}' belongs to a running query and cannot be set", Self::PREFIX)))
-    }
-
-    fn entries(&self) -> Vec<ConfigEntry> {
-        Vec::new()
-    }
-}
+carried_by_query!(QueryScope, "slipstream_scope");

@@ -1,11 +1,9 @@
 //! What one query may look up while it is planned, and what it has looked up.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::common::Result;
-use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use datafusion::config::ConfigOptions;
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 
@@ -13,7 +11,7 @@ use super::identity::Identity;
 use super::observation::ObservationStore;
 use super::profile::TableProfile;
 use super::statistics::StatisticsStore;
-use crate::error::config_error;
+use crate::scope::carried_by_query;
 
 /// The stores of the layer, carried by a query's own configuration as its scope is: rules see nothing else.
 ///
@@ -85,28 +83,4 @@ impl Knowledge {
     }
 }
 
-impl ConfigExtension for Knowledge {
-    const PREFIX: &'static str = "slipstream_knowledge";
-}
-
-impl ExtensionOptions for Knowledge {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-
-    fn set(&mut self, key: &str, _value: &str) -> Result<()> {
-        Err(config_error(format!("'{}.{key}' belongs to a running query and cannot be set", Self::PREFIX)))
-    }
-
-    fn entries(&self) -> Vec<ConfigEntry> {
-        Vec::new()
-    }
-}
+carried_by_query!(Knowledge, "slipstream_knowledge");
