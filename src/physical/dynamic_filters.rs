@@ -11,7 +11,7 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use super::estimate::{Known, estimate, key_distinct};
+use super::estimate::{ColumnEstimate, KeyValues, Known, estimate};
 use super::lineage::{ScanId, Source, column_index, ingredients, sources};
 
 /// The producers of a plan's dynamic filters, by the filters' ids.
@@ -104,6 +104,24 @@ impl DynamicFilters {
         if all_known { Place::Right } else { Place::Unknown }
     }
 
+    /// The share of a scan's `rows` that `filter` is expected to keep: the distinct keys of its build side among those of
+    /// the scanned `columns`. `None` where nothing is known of the build side, or of a column while `guess` is false; else
+    /// such a column is taken to be unique.
+    pub(super) fn kept_share(
+        &self,
+        filter: &Arc<dyn PhysicalExpr>,
+        (rows, columns): (f64, &[ColumnEstimate]),
+        guess: bool,
+    ) -> Option<f64> {
+        let distinct = |key| {
+            let column = column_index(key).and_then(|index| columns.get(index));
+            let values = KeyValues::of_column(column, rows);
+            (guess || !values.guessed).then_some(values.distinct)
+        };
+        let scanned: f64 = filter.children().into_iter().map(distinct).product::<Option<_>>()?;
+        Some((self.build_keys(filter)? / scanned.min(rows).max(1.0)).min(1.0))
+    }
+
     /// Distinct keys on the build side of the join that makes `filter`.
     pub(super) fn build_keys(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<f64> {
         self.0.get(&filter.expression_id()?)?.build_keys
@@ -125,6 +143,6 @@ fn only_min_max(node: &AggregateExec) -> bool {
 /// Distinct keys of the build side: the filter lets through that many of the scanned column's values.
 fn build_keys(join: &HashJoinExec, known: Known<'_>) -> Option<f64> {
     let build = estimate(join.left(), known)?;
-    let distinct: f64 = join.on().iter().map(|(key, _)| key_distinct(key, &build)).product();
+    let distinct: f64 = join.on().iter().map(|(key, _)| KeyValues::of(key, &build).distinct).product();
     Some(distinct.min(build.rows).max(1.0))
 }

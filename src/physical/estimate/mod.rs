@@ -11,13 +11,15 @@
 //! An estimate orders alternatives. Nothing that decides about correctness may read it.
 
 mod column;
+mod key;
 mod known;
 mod node;
 mod selectivity;
 
 pub(crate) use column::ColumnEstimate;
+pub(crate) use key::KeyValues;
 pub(crate) use known::Known;
-pub(crate) use node::{estimate, estimate_leaf, key_distinct, source_columns};
+pub(crate) use node::{estimate, estimate_leaf, source_columns};
 pub(crate) use selectivity::selectivity;
 
 /// What is expected of a plan's result.

@@ -25,6 +25,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::Estimate;
 use super::column::ColumnEstimate;
+use super::key::KeyValues;
 use super::known::Known;
 use super::selectivity::selectivity;
 use crate::operator::SharedSubplanExec;
@@ -217,10 +218,10 @@ fn of_hash_join(join: &HashJoinExec, known: Known<'_>) -> Option<Estimate> {
     let (mut left_distinct, mut right_distinct) = (1.0_f64, 1.0_f64);
     let (mut left_filled, mut right_filled) = (1.0_f64, 1.0_f64);
     for (l, r) in join.on() {
-        let (l, r) = (Key::of(l, &left), Key::of(r, &right));
+        let (l, r) = (KeyValues::of(l, &left), KeyValues::of(r, &right));
         left_filled *= 1.0 - l.nulls;
         right_filled *= 1.0 - r.nulls;
-        let (l, r) = key_values(l, r);
+        let (l, r) = (l.within(r).distinct, r.within(l).distinct);
         left_distinct *= l;
         right_distinct *= r;
     }
@@ -259,46 +260,6 @@ fn of_hash_join(join: &HashJoinExec, known: Known<'_>) -> Option<Estimate> {
         column.distinct = column.distinct.min(joined.rows);
     }
     Some(joined)
-}
-
-/// The values of a join key.
-#[derive(Clone, Copy)]
-struct Key {
-    distinct: f64,
-    domain: f64,
-    guessed: bool,
-    nulls: f64,
-}
-
-impl Key {
-    fn of(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> Self {
-        let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
-        let of_rows = || Self { distinct: input.rows, domain: input.rows, guessed: true, nulls: 0.0 };
-        let of_column = |c: &ColumnEstimate| Self {
-            distinct: c.distinct,
-            domain: c.domain,
-            guessed: c.guessed,
-            nulls: c.nulls,
-        };
-        column.map_or_else(of_rows, of_column)
-    }
-}
-
-/// The distinct values of both sides of an equality. A side of which nothing is known has no more than the other side had
-/// before it was filtered: one refers to the other.
-fn key_values(left: Key, right: Key) -> (f64, f64) {
-    let within = |own: Key, other: Key| {
-        let distinct = if own.guessed { own.distinct.min(other.domain) } else { own.distinct };
-        distinct.max(1.0)
-    };
-    (within(left, right), within(right, left))
-}
-
-/// Distinct values of a join key. An expression is taken to be unique, since it is not known to be otherwise: that
-/// makes its join look selective, which is what joins on expressions mostly are.
-pub(crate) fn key_distinct(expr: &Arc<dyn PhysicalExpr>, input: &Estimate) -> f64 {
-    let column = expr.downcast_ref::<Column>().and_then(|column| input.columns.get(column.index()));
-    column.map_or(input.rows, |column| column.distinct).max(1.0)
 }
 
 /// Rows add up, and so do distinct values: that their inputs share some is possible, and not known.

@@ -199,12 +199,12 @@ impl<'a> Trees<'a> {
         let rows = (own.estimate.rows * share).max(1.0);
         let distinct = self.graph.classes.iter().map(|class| {
             let here = class.iter().filter(|member| member.relation == relation);
-            here.map(|member| member.distinct.min(rows)).fold(f64::INFINITY, f64::min)
+            here.map(|member| member.values.distinct.min(rows)).fold(f64::INFINITY, f64::min)
         });
         let distinct = distinct.collect();
         let filled = self.graph.classes.iter().map(|class| {
             let here = class.iter().filter(|member| member.relation == relation);
-            here.map(|member| 1.0 - member.nulls).fold(1.0, f64::min)
+            here.map(|member| 1.0 - member.values.nulls).fold(1.0, f64::min)
         });
         let filled = filled.collect();
         Tree { rows, row_bytes: self.needed_bytes(set), distinct, filled, cost: 0.0, join: None }

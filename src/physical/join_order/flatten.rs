@@ -16,7 +16,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::graph::{Condition, Expr, Graph, Kind, MAX_RELATIONS, Member, Operator, Plan, RelSet, Relation};
-use crate::physical::estimate::{ColumnEstimate, Known, estimate, selectivity};
+use crate::physical::estimate::{ColumnEstimate, KeyValues, Known, estimate, selectivity};
 
 /// Whether `plan` is the root of joins that may change their order, or a projection or filter on top of such.
 pub(super) fn is_region(plan: &Plan) -> bool {
@@ -241,11 +241,7 @@ impl Flattener<'_> {
             let offset = self.graph.relations[relation].offset;
             let column = expr.downcast_ref::<Column>().map(|c| c.index() - offset);
             let column = column.and_then(|index| estimate.columns.get(index));
-            let of_rows = || (estimate.rows, estimate.rows, true);
-            let (distinct, domain, guessed) =
-                column.map_or_else(of_rows, |column| (column.distinct, column.domain, column.guessed));
-            let nulls = column.map_or(0.0, |column| column.nulls);
-            Member { relation, expr, distinct: distinct.max(1.0), domain: domain.max(1.0), guessed, nulls }
+            Member { relation, expr, values: KeyValues::of_column(column, estimate.rows) }
         };
         let (Some(a), Some(b)) = (a, b) else {
             let schema = self.schema()?;
@@ -309,11 +305,11 @@ impl Flattener<'_> {
 /// Takes values of which nothing is known to be among the others of their class: among those of the known member with the
 /// most, or else of the smallest table, which is most likely the one that the others refer to.
 fn contain(class: &mut [Member]) {
-    let known = class.iter().filter(|member| !member.guessed).map(|member| member.domain);
-    let least = class.iter().map(|member| member.domain).fold(f64::INFINITY, f64::min);
+    let known = class.iter().filter(|member| !member.values.guessed).map(|member| member.values.domain);
+    let least = class.iter().map(|member| member.values.domain).fold(f64::INFINITY, f64::min);
     let domain = known.reduce(f64::max).unwrap_or(least);
-    for member in class.iter_mut().filter(|member| member.guessed) {
-        member.distinct = member.distinct.min(domain);
+    for member in class.iter_mut() {
+        member.values = member.values.at_most(domain);
     }
 }
 

@@ -18,7 +18,7 @@ use datafusion::common::{NullEquality, Result};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use crate::physical::estimate::Estimate;
+use crate::physical::estimate::{Estimate, KeyValues};
 
 pub(super) type Plan = Arc<dyn ExecutionPlan>;
 pub(super) type Expr = Arc<dyn PhysicalExpr>;
@@ -62,12 +62,7 @@ pub(super) struct Relation {
 pub(super) struct Member {
     pub(super) relation: usize,
     pub(super) expr: Expr,
-    pub(super) distinct: f64,
-    /// Distinct values before filters, and whether that is a guess.
-    pub(super) domain: f64,
-    pub(super) guessed: bool,
-    /// The share of the rows that are NULL, which are equal to nothing.
-    pub(super) nulls: f64,
+    pub(super) values: KeyValues,
 }
 
 /// A predicate of an inner join or a filter.

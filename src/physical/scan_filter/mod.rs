@@ -23,7 +23,7 @@ pub(super) use self::benefit::decoding;
 use self::benefit::{Filter, Scan, Share};
 use super::dynamic_filters::{DynamicFilters, Place};
 use super::estimate::{ColumnEstimate, Known, selectivity, source_columns};
-use super::lineage::{ScanId, column_index, with_source};
+use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
@@ -167,15 +167,10 @@ impl Rewriter<'_> {
         if self.filters.place(conjunct, id) != Place::Right {
             return Share::Astray;
         }
-        let Some(build) = self.filters.build_keys(conjunct) else {
+        if self.filters.build_keys(conjunct).is_none() {
             return Share::Later;
-        };
-        let distinct = |key| {
-            let column = column_index(key).and_then(|index| columns.get(index));
-            column.filter(|column| !column.guessed).map(|column| column.distinct)
-        };
+        }
         // Of keys of which nothing is known all may be on the build side.
-        let scanned: Option<f64> = conjunct.children().into_iter().map(distinct).product();
-        Share::Join(scanned.map_or(1.0, |scanned| (build / scanned.min(rows).max(1.0)).min(1.0)))
+        Share::Join(self.filters.kept_share(conjunct, (rows, columns), false).unwrap_or(1.0))
     }
 }

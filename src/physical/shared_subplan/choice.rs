@@ -11,7 +11,6 @@ use super::cover::{Cover, Lost, cover};
 use super::tree::Tree;
 use crate::physical::dynamic_filters::{DynamicFilters, Place};
 use crate::physical::estimate::{Known, source_columns};
-use crate::physical::lineage::column_index;
 
 /// A filter that is expected to keep less than this may keep next to nothing: estimates of few rows are the least sure.
 const MIN_SHARE: f64 = 0.05;
@@ -167,11 +166,7 @@ fn kept_share(lost: &Lost, filters: &DynamicFilters, known: Known<'_>) -> f64 {
         if filters.place(&lost.filter, lost.scan()) != Place::Right {
             return None;
         }
-        let distinct = |key| {
-            column_index(key).and_then(|index| columns.get(index)).map_or(rows, |column| column.distinct)
-        };
-        let scanned: f64 = lost.filter.children().into_iter().map(distinct).product();
-        Some((filters.build_keys(&lost.filter)? / scanned.min(rows).max(1.0)).min(1.0))
+        filters.kept_share(&lost.filter, (rows, &columns), true)
     };
     share().unwrap_or(0.0)
 }
