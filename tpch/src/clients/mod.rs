@@ -78,8 +78,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     println!("{}\n{}", report.title(), Report::header());
     let mut sides = vec![];
     for engine in [Engine::Plain, Engine::Slipstream] {
-        let line = worker::Args::to_command_line(engine, &args, &data, &queries, &options);
-        sides.push(Side::start(engine, line, &report.settings).await?);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(worker::Args::to_command_line(engine, &args, &data, &queries, &options));
+        command.envs(options.allocator_environment());
+        sides.push(Side::start(engine, command, &report.settings).await?);
     }
     for query in &queries {
         for side in &mut sides {
@@ -146,9 +148,7 @@ struct Side {
 
 impl Side {
     /// Starts the engine's worker.
-    async fn start(engine: Engine, line: Vec<std::ffi::OsString>, settings: &Settings) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(line);
+    async fn start(engine: Engine, mut command: Command, settings: &Settings) -> Result<Self> {
         let slice = Duration::from_secs(u64::from(settings.seconds / u32::from(settings.slices)) + 1);
         let timeout = slice + Duration::from_secs(u64::from(settings.timeout_seconds)) + GRACE;
         let mut side = Self { engine, worker: None, report: EngineReport::default() };

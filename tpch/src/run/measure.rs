@@ -94,6 +94,7 @@ impl Measurement {
     ) -> Result<Side> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(worker::Args::to_command_line(engine, self, query, scratch, options));
+        command.envs(options.allocator_environment());
         let mut report = EngineReport::default();
         let worker = match WorkerProcess::spawn(&mut command, self.timeout).await? {
             Ok(worker) => Some(worker),
