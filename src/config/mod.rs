@@ -28,6 +28,7 @@ pub const RULE_NAMES: &[&str] = &[
     "compact_views",
     "clustered_aggregate",
     "fused_filter",
+    "key_filter",
     "nested_loop_join_guard",
 ];
 
@@ -66,6 +67,10 @@ pub struct SlipstreamOptions {
     pub clustered_aggregate_enabled: bool,
     /// `slipstream.clustered_aggregate.min_rows`
     pub clustered_aggregate_min_rows: usize,
+    /// `slipstream.key_filter.enabled`
+    pub key_filter_enabled: bool,
+    /// `slipstream.key_filter.min_rows`
+    pub key_filter_min_rows: usize,
     /// `slipstream.fused_filter.enabled`
     pub fused_filter_enabled: bool,
     /// `slipstream.late_materialization.enabled`
@@ -113,6 +118,8 @@ impl Default for SlipstreamOptions {
             scan_filter_min_gain_percent: 20,
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,
+            key_filter_enabled: true,
+            key_filter_min_rows: 100_000,
             fused_filter_enabled: true,
             late_materialization_enabled: true,
             late_materialization_max_rows: 1000,

@@ -246,6 +246,33 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        key_filter_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "key_filter.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Drops rows of a scan whose key is not on the build side of a join further up, by a bitmap of the keys. Its \
+             nodes share state: turn it off where a plan's partitions are executed by different processes.",
+            "false: rows meet the join's table",
+        )
+    ),
+    field!(
+        key_filter_min_rows,
+        usize::to_string,
+        |text: &str| count(text, usize::MAX),
+        described(
+            "key_filter.min_rows",
+            "rows of the table",
+            "0 to 18446744073709551615",
+            "0",
+            "Scans of tables with fewer rows are not filtered: there is little to gain.",
+            "0: no table is too small",
+        )
+    ),
+    field!(
         fused_filter_enabled,
         bool::to_string,
         boolean,

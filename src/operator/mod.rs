@@ -8,6 +8,7 @@
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
+//! | [`KeyFilterExec`] | node | keeps a scan's rows whose keys a join above has on its build side |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
@@ -22,6 +23,7 @@ mod compact;
 mod context;
 mod explained;
 mod filter;
+mod key_filter;
 mod late_fetch;
 mod monitored;
 mod nested_loop_spill;
@@ -35,7 +37,8 @@ pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
-pub(crate) use filter::FusedFilterExec;
+pub(crate) use filter::{FusedFilterExec, filter_of};
+pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys};
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;

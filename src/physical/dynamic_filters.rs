@@ -25,10 +25,21 @@ struct Producer {
     keys: Vec<Option<Vec<Source>>>,
     /// For each key: the scanned columns that it is computed from, where that is known.
     ingredients: Vec<Option<Vec<Source>>>,
-    /// Distinct keys of a join's build side.
-    build_keys: Option<f64>,
+    /// Of a join's filter: what is known of the rows that make it.
+    build: Option<BuildSide>,
     /// Whether rows that the filter drops are needed by the very node that makes it.
     unsound: bool,
+}
+
+/// The build side of the join that makes a filter.
+#[derive(Debug)]
+pub(super) struct BuildSide {
+    /// The join.
+    pub(super) join: ScanId,
+    /// Rows that are expected.
+    pub(super) rows: f64,
+    /// The values of each key, in the order of the filter's children.
+    pub(super) keys: Vec<KeyValues>,
 }
 
 /// Whether a filter that has reached a scan speaks of the columns that it was made for.
@@ -63,7 +74,7 @@ impl DynamicFilters {
                     Producer {
                         keys,
                         ingredients,
-                        build_keys: join.and_then(|join| build_keys(join, known)),
+                        build: join.and_then(|join| build_side(join, ScanId::of(node), known)),
                         unsound,
                     },
                 );
@@ -122,9 +133,16 @@ impl DynamicFilters {
         Some((self.build_keys(filter)? / scanned.min(rows).max(1.0)).min(1.0))
     }
 
-    /// Distinct keys on the build side of the join that makes `filter`.
+    /// Distinct keys on the build side of the join that makes `filter`: it lets through that many of the column's values.
     pub(super) fn build_keys(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<f64> {
-        self.0.get(&filter.expression_id()?)?.build_keys
+        let build = self.build_side(filter)?;
+        let distinct: f64 = build.keys.iter().map(|key| key.distinct).product();
+        Some(distinct.min(build.rows).max(1.0))
+    }
+
+    /// The build side of the join that makes `filter`, as far as its rows can be estimated.
+    pub(super) fn build_side(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<&BuildSide> {
+        self.0.get(&filter.expression_id()?)?.build.as_ref()
     }
 }
 
@@ -140,9 +158,8 @@ fn only_min_max(node: &AggregateExec) -> bool {
     })
 }
 
-/// Distinct keys of the build side: the filter lets through that many of the scanned column's values.
-fn build_keys(join: &HashJoinExec, known: Known<'_>) -> Option<f64> {
+fn build_side(join: &HashJoinExec, id: ScanId, known: Known<'_>) -> Option<BuildSide> {
     let build = estimate(join.left(), known)?;
-    let distinct: f64 = join.on().iter().map(|(key, _)| KeyValues::of(key, &build).distinct).product();
-    Some(distinct.min(build.rows).max(1.0))
+    let keys = join.on().iter().map(|(key, _)| KeyValues::of(key, &build)).collect();
+    Some(BuildSide { join: id, rows: build.rows, keys })
 }

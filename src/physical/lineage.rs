@@ -15,7 +15,6 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -23,6 +22,8 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+
+use crate::operator::filter_of;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -86,7 +87,7 @@ fn follow(plan: &Plan, index: usize, computed: Computed) -> Option<Vec<Source>> 
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         return behind(projection.input(), &projection.expr().get(index)?.expr, computed);
     }
-    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+    if let Some(filter) = filter_of(plan.as_ref()) {
         let index = filter.projection().as_ref().map_or(Some(index), |kept| kept.get(index).copied())?;
         return follow(filter.input(), index, computed);
     }

@@ -10,6 +10,7 @@ mod configuration;
 mod front_door;
 mod fused_filter;
 mod hints;
+mod key_filter;
 mod late_materialization;
 mod layering;
 mod nested_loop_join;

@@ -84,6 +84,12 @@ impl FusedFilterExec {
     }
 }
 
+/// The filter that `plan` is, whichever of the two nodes evaluates it.
+pub(crate) fn filter_of(plan: &dyn ExecutionPlan) -> Option<&FilterExec> {
+    let fused = plan.downcast_ref::<FusedFilterExec>();
+    fused.map_or(plan, |fused| fused.filter.as_ref()).downcast_ref()
+}
+
 impl DisplayAs for FusedFilterExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !matches!(format, DisplayFormatType::TreeRender) {

@@ -28,7 +28,7 @@ use super::column::ColumnEstimate;
 use super::key::KeyValues;
 use super::known::Known;
 use super::selectivity::selectivity;
-use crate::operator::SharedSubplanExec;
+use crate::operator::{SharedSubplanExec, filter_of};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -49,7 +49,7 @@ pub(crate) fn estimate(plan: &Plan, known: Known<'_>) -> Option<Estimate> {
 /// What follows for `plan` from its inputs and from statistics.
 fn derive(plan: &Plan, known: Known<'_>) -> Option<Estimate> {
     let node = plan.as_ref();
-    let estimated = if let Some(filter) = node.downcast_ref::<FilterExec>() {
+    let estimated = if let Some(filter) = filter_of(node) {
         of_filter(filter, known)?
     } else if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
         let input = estimate(projection.input(), known)?;
