@@ -38,7 +38,7 @@ pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
 pub(crate) use filter::{FusedFilterExec, filter_of};
-pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys};
+pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, key_test, reads_keys};
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;

@@ -8,6 +8,7 @@ use datafusion::common::{JoinType, NullEquality, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::utils::split_conjunction;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -18,10 +19,12 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Physical
 
 use super::dynamic_filters::{BuildSide, DynamicFilters, Place};
 use super::estimate::{ColumnEstimate, Known, source_columns};
-use super::lineage::{ScanId, column_index};
+use super::lineage::{ScanId, column_index, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, filter_of};
+use crate::operator::{
+    KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, filter_of, key_test, reads_keys,
+};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -41,7 +44,9 @@ const MAX_BITS: usize = 1 << 27;
 /// |---|---|
 /// | joins | that drop a probe row without a partner: inner, left, left and right semi, left anti; NULL equals nothing |
 /// | keys | whole numbers of up to 64 bits and dates, plain columns on both sides, of which the file's statistics know the bounds, up to 2^27 values apart |
-/// | scans | of Parquet files with at least `slipstream.key_filter.min_rows` rows, of which at most half are expected to be kept; not where the reader evaluates the filter itself |
+/// | scans | of Parquet files with at least `slipstream.key_filter.min_rows` rows, of which at most half are expected to be kept |
+///
+/// A reader that evaluates the join's filter itself gets the test in front of it, and needs no filter above.
 ///
 /// Refuses where no scan is like that. Whether a filter is worth its tests is watched while it runs.
 #[derive(Debug, Default)]
@@ -73,7 +78,7 @@ impl PhysicalRule for KeyFilter {
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        if found.tests.is_empty() {
+        if found.sets.is_empty() {
             return Ok(Rewrite::refused(
                 plan,
                 "no scan has a join that is expected to drop half of its rows",
@@ -123,6 +128,8 @@ fn moved(plan: &Plan) -> Option<&Plan> {
 #[derive(Default)]
 struct Found {
     tests: HashMap<ScanId, Vec<KeyTest>>,
+    /// Scans whose readers test, as they are to be.
+    readers: HashMap<ScanId, Plan>,
     /// By the nodes whose rows are looked at: the column, and the set that it fills.
     sets: HashMap<ScanId, Vec<(usize, Arc<KeySet>)>>,
     picture: Vec<String>,
@@ -130,9 +137,11 @@ struct Found {
 
 /// One key of a join, and what a test for it is expected to do.
 struct Candidate {
-    /// The column in the build side and in what the scan puts out.
+    /// The column of the build side.
     build: usize,
-    probe: usize,
+    /// The column of the scanned table, as the filter names it.
+    landed: Arc<dyn PhysicalExpr>,
+    name: String,
     domain: KeyDomain,
     share: f64,
 }
@@ -150,34 +159,42 @@ impl Found {
         else {
             return;
         };
-        if rows < min_rows || source.table_parquet_options().global.pushdown_filters {
+        if rows < min_rows {
             return;
         }
+        let inside = source.table_parquet_options().global.pushdown_filters;
+        let (mut conjuncts, mut sets) = (Vec::new(), Vec::new());
         for filter in split_conjunction(&predicate) {
-            let Some(build) = filters.build_side(filter) else { continue };
-            let Some(join) = joins.get(&build.join) else { continue };
-            if filters.place(filter, id) != Place::Right {
-                continue;
-            }
-            let keys = filter.children().into_iter().enumerate();
-            let candidates = keys.filter_map(|(key, landed)| {
-                candidate((scan, source), (landed, &columns), (join.node, build, key))
+            let best = best_key(filter, (joins, filters), (id, source, &columns));
+            let test = best.and_then(|(join, key)| match inside {
+                true => Some((join, key, None)),
+                false => output_column(source, &key.landed).map(|column| (join, key, Some(column))),
             });
-            let best = candidates.min_by(|a, b| a.share.total_cmp(&b.share));
-            if let Some(best) = best.filter(|best| best.share <= USEFUL) {
-                self.add(scan, id, join, &best);
+            if let Some((join, key, column)) = test {
+                let keys = self.collect(join, &key);
+                match column {
+                    Some(column) => self.tests.entry(id).or_default().push(KeyTest { column, keys }),
+                    None => {
+                        conjuncts.push(key_test(key.landed, Arc::clone(&keys)));
+                        sets.push(keys);
+                    }
+                }
             }
+            conjuncts.push(Arc::clone(filter));
+        }
+        if !sets.is_empty() {
+            let source = source.with_predicate(conjunction(conjuncts));
+            self.readers.insert(id, reads_keys(with_source(scan, config, source), sets));
         }
     }
 
-    fn add(&mut self, scan: &DataSourceExec, id: ScanId, join: &Join<'_>, key: &Candidate) {
+    /// The set of a key's values, which the join's build side is to fill.
+    fn collect(&mut self, join: &Join<'_>, key: &Candidate) -> Arc<KeySet> {
         let writers = join.source.output_partitioning().partition_count();
         let keys = Arc::new(KeySet::new(key.domain, writers));
         self.sets.entry(ScanId::of(join.source)).or_default().push((key.build, Arc::clone(&keys)));
-        self.tests.entry(id).or_default().push(KeyTest { column: key.probe, keys });
-        let schema = scan.schema();
-        let name = schema.field(key.probe).name();
-        self.picture.push(format!("{name} keeps about {:.2} % of its scan", 100.0 * key.share));
+        self.picture.push(format!("{} keeps about {:.2} % of its scan", key.name, 100.0 * key.share));
+        keys
     }
 
     /// `plan` with filters and collectors in it.
@@ -190,6 +207,7 @@ impl Found {
             replace_children_if_necessary(Arc::clone(plan), rewritten)?
         };
         let id = ScanId::of(plan);
+        let rebuilt = self.readers.get(&id).map_or(rebuilt, Arc::clone);
         let rebuilt = match self.tests.get(&id) {
             Some(tests) => filtered(rebuilt, tests.clone()),
             None => rebuilt,
@@ -225,30 +243,53 @@ fn filtered(input: Plan, tests: Vec<KeyTest>) -> Plan {
     Arc::new(KeyFilterExec::new(input, tests))
 }
 
+/// The key of `filter`'s join that is expected to drop the most rows of a scan, if it drops enough.
+fn best_key<'a>(
+    filter: &Arc<dyn PhysicalExpr>,
+    (joins, filters): (&'a HashMap<ScanId, Join<'a>>, &DynamicFilters),
+    (id, source, columns): (ScanId, &ParquetSource, &[ColumnEstimate]),
+) -> Option<(&'a Join<'a>, Candidate)> {
+    let build = filters.build_side(filter)?;
+    let join = joins.get(&build.join)?;
+    if filters.place(filter, id) != Place::Right {
+        return None;
+    }
+    let keys = filter.children().into_iter().enumerate();
+    let candidates =
+        keys.filter_map(|(key, landed)| candidate(source, (landed, columns), (join.node, build, key)));
+    let best = candidates.min_by(|a, b| a.share.total_cmp(&b.share))?;
+    (best.share <= USEFUL).then_some((join, best))
+}
+
 /// The test for one key, where there can be one.
 fn candidate(
-    (scan, source): (&DataSourceExec, &ParquetSource),
+    source: &ParquetSource,
     (landed, columns): (&Arc<dyn PhysicalExpr>, &[ColumnEstimate]),
     (join, build, key): (&HashJoinExec, &BuildSide, usize),
 ) -> Option<Candidate> {
-    let table_column = column_index(landed)?;
-    let column = columns.get(table_column).filter(|column| !column.guessed)?;
-    let probe = match source.projection() {
-        Some(projection) => {
-            projection.as_ref().iter().position(|it| column_index(&it.expr) == Some(table_column))?
-        }
-        None => table_column,
-    };
+    let index = column_index(landed)?;
+    let column = columns.get(index).filter(|column| !column.guessed)?;
     let (build_key, _) = join.on().get(key)?;
     let build_column = column_index(build_key)?;
-    let schema = scan.schema();
-    let data_type = schema.field(probe).data_type();
-    if !KeyDomain::takes(data_type) || join.left().schema().field(build_column).data_type() != data_type {
+    let schema = source.table_schema().schema_without_virtual_columns();
+    let field = schema.fields().get(index)?;
+    let same_type = join.left().schema().field(build_column).data_type() == field.data_type();
+    if !same_type || !KeyDomain::takes(field.data_type()) {
         return None;
     }
     let domain = domain(column.bounds?)?;
     let share = build.keys.get(key)?.distinct.min(build.rows) / column.distinct.max(1.0);
-    Some(Candidate { build: build_column, probe, domain, share })
+    let name = field.name().clone();
+    Some(Candidate { build: build_column, landed: Arc::clone(landed), name, domain, share })
+}
+
+/// Where a scan puts out a column of its table.
+fn output_column(source: &ParquetSource, column: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    let index = column_index(column)?;
+    match source.projection() {
+        Some(projection) => projection.as_ref().iter().position(|it| column_index(&it.expr) == Some(index)),
+        None => Some(index),
+    }
 }
 
 /// The values within bounds, if they are not too many. Rounding does no harm: what is outside of a domain is kept.

@@ -16,15 +16,20 @@
 //! |---|---|
 //! | `keys` | the bitmap, its memory, and when it is complete |
 //! | `collect` | the wrapper of a build side that fills it |
-//! | `exec` | the filter |
+//! | `exec` | the filter above a scan |
+//! | `expr`, `reader` | the same test for a reader that evaluates filters itself |
 //!
 //! Semi-join reduction is due to Bernstein and Chiu (*Using Semi-Joins to Solve Relational Queries*, J. ACM 1981), its
 //! use within one engine to bitvector filters (Graefe, *Query Evaluation Techniques for Large Databases*, 1993).
 
 mod collect;
 mod exec;
+mod expr;
 mod keys;
+mod reader;
 
 pub(crate) use collect::collect_keys;
 pub(crate) use exec::{KeyFilterExec, KeyTest};
+pub(crate) use expr::key_test;
 pub(crate) use keys::{KeyDomain, KeySet};
+pub(crate) use reader::reads_keys;
