@@ -8,7 +8,7 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, LateMaterialization,
-    NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
+    NarrowDecimals, NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -29,6 +29,7 @@ struct Splice {
 /// | `shared_subplan` | `SanityCheckPlan` | behind every rule that changes or pushes something into one copy and not into another, and before `scan_filter`, which decides copy by copy |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
+/// | `narrow_decimals` | `SanityCheckPlan` | the rules above read expressions that it replaces, and `clustered_aggregate` takes those of aggregates over |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | no other rule knows its operator |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
@@ -39,6 +40,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(SharedSubplan), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
     Splice { rule: || Arc::new(CompactViews), before: CHECKER },
+    Splice { rule: || Arc::new(NarrowDecimals), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
