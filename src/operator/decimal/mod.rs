@@ -22,6 +22,7 @@ mod tests;
 use std::fmt::{self, Display, Formatter};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use datafusion::arrow::buffer::NullBuffer;
@@ -56,7 +57,12 @@ pub(crate) struct NarrowDecimals {
     leaves: Vec<Expr>,
     /// Whether the expression around it would print it in parentheses.
     parentheses: bool,
+    /// How many batches in a row were too large, so that operands are not evaluated twice for ever.
+    misses: Arc<AtomicU32>,
 }
+
+/// After so many misses in a row there are no more attempts.
+const MISSES: u32 = 16;
 
 /// `expr`, on rows of `schema`, with arithmetic on decimals replaced; nothing where there is none that gains.
 ///
@@ -77,6 +83,7 @@ fn narrow(expr: &Expr, schema: &Schema, precedence: u8) -> Result<Option<Expr>> 
                 leaves: compiled.leaves.clone(),
                 compiled: Arc::new(compiled),
                 parentheses: own < precedence,
+                misses: Arc::default(),
             };
             Some(Arc::new(narrowed) as Expr)
         }
@@ -103,6 +110,10 @@ impl NarrowDecimals {
     /// The values, unless some of them might overflow, or an operand is not what it was declared to be.
     fn narrow(&self, batch: &RecordBatch) -> Option<ArrayRef> {
         let rows = batch.num_rows();
+        let misses = self.misses.load(Ordering::Relaxed);
+        if misses >= MISSES {
+            return None;
+        }
         // An error here is told by the original, which may have one in front of it.
         let values = self.leaves.iter().map(|leaf| leaf.evaluate(batch));
         let values = values.collect::<Result<Vec<_>>>().ok()?;
@@ -129,7 +140,9 @@ impl NarrowDecimals {
         if constant || rows == 0 {
             return None;
         }
-        let mut values = self.compiled.program.run(&leaves, rows)?;
+        let computed = self.compiled.program.run(&leaves, rows);
+        self.misses.store(if computed.is_some() { 0 } else { misses + 1 }, Ordering::Relaxed);
+        let mut values = computed?;
         if let Some(nulls) = &nulls {
             // As DataFusion's kernels leave them.
             values.iter_mut().zip(nulls).filter(|(_, valid)| !valid).for_each(|(value, _)| *value = 0);
@@ -198,6 +211,7 @@ impl PhysicalExpr for NarrowDecimals {
             leaves: children,
             compiled: Arc::clone(&self.compiled),
             parentheses: self.parentheses,
+            misses: Arc::clone(&self.misses),
         }))
     }
 

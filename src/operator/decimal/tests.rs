@@ -205,6 +205,27 @@ fn common_values_are_computed_unchecked() {
     assert!(!is_computed_narrow(&times(column(2), column(2)), &batch));
 }
 
+/// Where batch after batch is too large, their operands are no longer evaluated for nothing; one that fits keeps it going.
+#[test]
+fn too_many_misses_end_the_attempts() {
+    let large = rows_of(&[array(vec![Some(MAX - MAX / 10)], 38, 0), array(vec![Some(1)], 38, 0)]);
+    let small = rows_of(&[array(vec![Some(6)], 38, 0), array(vec![Some(7)], 38, 0)]);
+    let expr = times(column(0), column(1));
+    let ours = narrowed(&expr, &large.schema());
+    let tries = |batch: &RecordBatch| {
+        let same = ours.evaluate(batch).unwrap().into_array(1).unwrap();
+        assert_eq!(&same, &expr.evaluate(batch).unwrap().into_array(1).unwrap());
+        ours.downcast_ref::<NarrowDecimals>().unwrap().narrow(batch).is_some()
+    };
+    for _ in 0..3 {
+        // Each of these misses twice.
+        (0..5).for_each(|_| assert!(!tries(&large)));
+        assert!(tries(&small));
+    }
+    (0..8).for_each(|_| assert!(!tries(&large)));
+    assert!(!tries(&small));
+}
+
 #[test]
 fn what_gains_nothing_is_left_alone() {
     let types = [
