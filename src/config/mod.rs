@@ -26,6 +26,7 @@ pub const RULE_NAMES: &[&str] = &[
     "shared_subplan",
     "scan_filter",
     "compact_views",
+    "narrow_decimals",
     "clustered_aggregate",
     "fused_filter",
     "key_filter",
@@ -63,6 +64,8 @@ pub struct SlipstreamOptions {
     pub scan_filter_enabled: bool,
     /// `slipstream.scan_filter.min_gain_percent`
     pub scan_filter_min_gain_percent: usize,
+    /// `slipstream.narrow_decimals.enabled`
+    pub narrow_decimals_enabled: bool,
     /// `slipstream.clustered_aggregate.enabled`
     pub clustered_aggregate_enabled: bool,
     /// `slipstream.clustered_aggregate.min_rows`
@@ -116,6 +119,7 @@ impl Default for SlipstreamOptions {
             shared_subplan_max_memory_bytes: 256 << 20,
             scan_filter_enabled: true,
             scan_filter_min_gain_percent: 20,
+            narrow_decimals_enabled: true,
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,
             key_filter_enabled: true,

@@ -218,6 +218,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        narrow_decimals_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "narrow_decimals.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Computes products of decimals (of up to 38 digits) in projections and aggregates in 64 bits where the values \
+             at hand are small enough, without a check for each row. Values and errors are the same either way.",
+            "false: each operation is computed in 128 bits, and checked for each row",
+        )
+    ),
+    field!(
         clustered_aggregate_enabled,
         bool::to_string,
         boolean,

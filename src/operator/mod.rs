@@ -13,6 +13,8 @@
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
+//! One expression is here, too: [`NarrowDecimals`], arithmetic on decimals without a check for each value.
+//!
 //! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
 //! what it holds in memory, and whether it spills.
@@ -21,6 +23,7 @@ mod analyze;
 mod clustered_aggregate;
 mod compact;
 mod context;
+mod decimal;
 mod explained;
 mod filter;
 mod key_filter;
@@ -36,6 +39,7 @@ mod shared;
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
+pub(crate) use decimal::{NarrowDecimals, narrow_decimals};
 pub(crate) use explained::explained;
 pub(crate) use filter::{FusedFilterExec, filter_of};
 pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, key_test, reads_keys};

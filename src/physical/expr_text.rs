@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_plan::PhysicalExpr;
 
 use super::fingerprint::Reason;
+use crate::operator::NarrowDecimals;
 
 type Expr = Arc<dyn PhysicalExpr>;
 
@@ -29,6 +30,9 @@ pub(super) fn expr_text(expr: &Expr, columns: &[String]) -> Result<String, Reaso
     }
     if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
         return Ok(format!("({} {} {})", inner(binary.left())?, binary.op(), inner(binary.right())?));
+    }
+    if let Some(narrow) = expr.downcast_ref::<NarrowDecimals>() {
+        return inner(narrow.original());
     }
     if let Some(not) = expr.downcast_ref::<NotExpr>() {
         return Ok(format!("not {}", inner(not.arg())?));

@@ -16,7 +16,7 @@ use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 use crate::operator::FusedFilterExec;
 
-/// Replaces filters with several conditions, or with equalities of strings, by a
+/// Replaces filters with several conditions, or with equalities or patterns of strings, by a
 /// [`FusedFilterExec`](crate::operator::FusedFilterExec).
 ///
 /// The conditions keep their meaning: a filter keeps the rows for which all of them are true, in whatever order they are

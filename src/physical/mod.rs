@@ -8,6 +8,7 @@
 //! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
 //! | [`LateMaterialization`] | scans below an order with a limit | sizes of columns |
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
+//! | [`NarrowDecimals`] | products of decimals | the types of expressions |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
@@ -28,6 +29,7 @@ mod join_order;
 mod key_filter;
 mod late_materialization;
 mod lineage;
+mod narrow_decimals;
 mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
@@ -41,6 +43,7 @@ pub(crate) use fused_filter::FusedFilter;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use key_filter::KeyFilter;
 pub(crate) use late_materialization::LateMaterialization;
+pub(crate) use narrow_decimals::NarrowDecimals;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;

@@ -8,7 +8,7 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
-    LateMaterialization, NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
+    LateMaterialization, NarrowDecimals, NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -29,6 +29,7 @@ struct Splice {
 /// | `shared_subplan` | `SanityCheckPlan` | behind every rule that changes or pushes something into one copy and not into another, and before `scan_filter`, which decides copy by copy |
 /// | `scan_filter` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
+/// | `narrow_decimals` | `SanityCheckPlan` | the rules above read expressions that it replaces, and `clustered_aggregate` takes those of aggregates over |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | the rules above know DataFusion's filter only |
 /// | `key_filter` | `SanityCheckPlan` | `scan_filter` has decided which readers filter, and no rule above knows its operator and its wrappers |
@@ -40,6 +41,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(SharedSubplan), before: CHECKER },
     Splice { rule: || Arc::new(ScanFilter), before: CHECKER },
     Splice { rule: || Arc::new(CompactViews), before: CHECKER },
+    Splice { rule: || Arc::new(NarrowDecimals), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(KeyFilter), before: CHECKER },

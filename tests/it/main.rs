@@ -13,6 +13,7 @@ mod hints;
 mod key_filter;
 mod late_materialization;
 mod layering;
+mod narrow_decimals;
 mod nested_loop_join;
 mod plans;
 mod random;

@@ -12,7 +12,9 @@
 //! | `predicate` | the conjunction, the order of its conditions, and the rows that are left |
 //! | `test` | one condition: what it needs, what it costs, whether it may fail |
 //! | `strings` | equality of string views with literals |
+//! | `parts` | LIKE with several parts |
 
+mod parts;
 mod predicate;
 mod strings;
 mod test;
@@ -46,7 +48,8 @@ use self::predicate::{Order, Predicate};
 ///
 /// - Conditions are asked in the order that is the cheapest for the rows seen so far, each about all rows or about the
 ///   rows that are left. DataFusion 55.2 keeps the written order, and copies all columns of the rows that are left.
-/// - Equality of string views with literals looks at the views, not at strings one by one.
+/// - Equality of string views with literals looks at the views, not at strings one by one; LIKE with several parts looks for
+///   one behind the other.
 /// - A condition that may fail, such as a division or a cast, keeps its place, and is asked about no row that a
 ///   condition in front of it has dropped.
 ///

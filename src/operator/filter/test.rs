@@ -1,11 +1,13 @@
 //! One condition of a conjunction, compiled for the columns that it needs.
 //!
-//! A condition is a tree of AND and OR over two kinds of leaves: equalities of string views, which are evaluated here, and
-//! expressions, which DataFusion evaluates. `a = 'x' OR a = 'y'` and `a IN ('x', 'y')` are one leaf.
+//! A condition is a tree of AND and OR over two kinds of leaves: equalities and patterns of string views, which are evaluated
+//! here, and expressions, which DataFusion evaluates. `a = 'x' OR a = 'y'` and `a IN ('x', 'y')` are one leaf.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray,
+};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -17,6 +19,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_expr::utils::collect_columns;
 
+use super::parts::Parts;
 use super::strings::Literals;
 
 type Expr = Arc<dyn PhysicalExpr>;
@@ -28,6 +31,7 @@ const COMPARE_STRING: f64 = 8.0;
 const COMPARE_VIEW: f64 = 0.7;
 const IN_LIST: f64 = 8.0;
 const LIKE: f64 = 15.0;
+const LIKE_PARTS: f64 = 12.0;
 const OTHER: f64 = 12.0;
 
 /// A condition that says of each row whether it is true. NULL counts as false.
@@ -46,6 +50,7 @@ pub(super) struct Test {
 #[derive(Debug)]
 enum Kind {
     Strings { column: usize, literals: Literals, negated: bool },
+    Like { column: usize, parts: Parts, negated: bool },
     Any(Vec<Self>),
     All(Vec<Self>),
     Expr { expr: Expr, schema: SchemaRef },
@@ -133,7 +138,7 @@ impl Kind {
     /// Whether some leaf is evaluated here.
     fn is_better(&self) -> bool {
         match self {
-            Self::Strings { .. } => true,
+            Self::Strings { .. } | Self::Like { .. } => true,
             Self::Any(kinds) | Self::All(kinds) => kinds.iter().any(Self::is_better),
             Self::Expr { .. } => false,
         }
@@ -143,6 +148,7 @@ impl Kind {
     fn cost(&self) -> f64 {
         match self {
             Self::Strings { literals, .. } => COMPARE_VIEW * literals.len() as f64,
+            Self::Like { .. } => LIKE_PARTS,
             Self::Any(kinds) | Self::All(kinds) => kinds.iter().map(Self::cost).sum(),
             Self::Expr { expr, schema } => expr_cost(expr, schema),
         }
@@ -151,11 +157,9 @@ impl Kind {
     fn evaluate(&self, columns: &[ArrayRef], rows: usize) -> Result<BooleanBuffer> {
         match self {
             Self::Strings { column, literals, negated } => {
-                let strings = columns.get(*column).and_then(|column| column.as_string_view_opt());
-                let strings =
-                    strings.ok_or_else(|| internal_datafusion_err!("column {column} has no views"))?;
-                Ok(literals.test(strings, *negated))
+                Ok(literals.test(views(columns, *column)?, *negated))
             }
+            Self::Like { column, parts, negated } => Ok(parts.test(views(columns, *column)?, *negated)),
             Self::Any(kinds) => combine(kinds, columns, rows, |a, b| a | b, BooleanBuffer::new_unset),
             Self::All(kinds) => combine(kinds, columns, rows, |a, b| a & b, BooleanBuffer::new_set),
             Self::Expr { expr, schema } => {
@@ -170,6 +174,12 @@ impl Kind {
             }
         }
     }
+}
+
+/// A column of string views.
+fn views(columns: &[ArrayRef], column: usize) -> Result<&StringViewArray> {
+    let strings = columns.get(column).and_then(|column| column.as_string_view_opt());
+    strings.ok_or_else(|| internal_datafusion_err!("column {column} has no views"))
 }
 
 /// The answers of `kinds`, put together.
@@ -199,7 +209,7 @@ fn true_only(found: &BooleanArray) -> BooleanBuffer {
     }
 }
 
-/// `expr` as a comparison of a column of string views with literals.
+/// `expr` as a comparison of a column of string views with literals, or with a pattern.
 fn strings(expr: &Expr, schema: &Schema) -> Option<Kind> {
     let view = |expr: &Expr| {
         let column = expr.downcast_ref::<Column>()?;
@@ -209,6 +219,10 @@ fn strings(expr: &Expr, schema: &Schema) -> Option<Kind> {
         let literals = list.list().iter().map(literal).collect::<Option<Vec<_>>>()?;
         let literals = (literals.len() <= MAX_LITERALS).then(|| Literals::new(literals))?;
         return Some(Kind::Strings { column: view(list.expr())?, literals, negated: list.negated() });
+    }
+    if let Some(like) = expr.downcast_ref::<LikeExpr>().filter(|like| !like.case_insensitive()) {
+        let parts = Parts::of(literal(like.pattern())?)?;
+        return Some(Kind::Like { column: view(like.expr())?, parts, negated: like.negated() });
     }
     let binary = expr.downcast_ref::<BinaryExpr>()?;
     let negated = match binary.op() {

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use datafusion::common::Result;
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{collect, displayable};
 use datafusion::prelude::SessionContext;
 use datafusion_slipstream::SlipstreamContextExt;
@@ -32,6 +35,8 @@ pub(super) enum Outcome {
     TimedOut(Duration),
 }
 
+type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+
 pub(super) struct Engines {
     plain: SessionContext,
     layered: SessionContext,
@@ -40,14 +45,37 @@ pub(super) struct Engines {
 impl Engines {
     /// Sessions of their own for each case, so that a failure depends on nothing that came before it.
     pub(super) async fn open(setup: &Setup, env: &Arc<RuntimeEnv>, data: &Data) -> Result<Self> {
-        let session = || SessionContext::new_with_config_rt(setup.session_config(), Arc::clone(env));
+        let engines = Self::without_tables(setup, env, PhysicalOptimizer::new().rules).await?;
+        data.register(&engines.plain).await?;
+        data.register(&engines.layered).await?;
+        Ok(engines)
+    }
+
+    /// Where no filter is pushed down a physical plan: without the rules that do so, and over tables in memory. What
+    /// the logical plan's own rule pushes down, it pushes by qualified names.
+    pub(super) async fn open_unpushed(setup: &Setup, env: &Arc<RuntimeEnv>, data: &Data) -> Result<Self> {
+        let mut rules = PhysicalOptimizer::new().rules;
+        rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
+        let engines = Self::without_tables(&setup.without_pushed_filters(), env, rules).await?;
+        data.register_copies(&engines.plain)?;
+        data.register_copies(&engines.layered)?;
+        Ok(engines)
+    }
+
+    async fn without_tables(setup: &Setup, env: &Arc<RuntimeEnv>, rules: Vec<Rule>) -> Result<Self> {
+        let session = || {
+            let state = SessionStateBuilder::new()
+                .with_config(setup.session_config())
+                .with_runtime_env(Arc::clone(env))
+                .with_default_features()
+                .with_physical_optimizer_rules(rules.clone());
+            SessionContext::new_with_state(state.build())
+        };
         let (plain, (layered, _)) = (session(), with_layer(session()));
         // Tables this small promise little; what is changed only for much would hardly be changed here.
         for rule in ["join_order", "scan_filter"] {
             layered.sql(&format!("SET slipstream.{rule}.min_gain_percent = 0")).await?;
         }
-        data.register(&plain).await?;
-        data.register(&layered).await?;
         Ok(Self { plain, layered })
     }
 

@@ -11,7 +11,8 @@
 //! compared, in `rows`.
 //!
 //! A difference is excused where the plain engine's answer is no measure: it is another one when asked again, or
-//! another one without dynamic filters, and the layer has that one (`check::Verdict`). Both are listed, and bounded.
+//! another one when no filter is pushed down the physical plan, and the layer has that one (`check::Verdict`). Both are
+//! listed, and bounded.
 //!
 //! | test | cases | seed |
 //! |---|---|---|

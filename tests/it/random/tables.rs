@@ -212,12 +212,12 @@ impl Table {
     }
 
     /// Three partitions: unequal ones, and an empty one.
-    fn in_memory(&self) -> Arc<MemTable> {
+    fn in_memory(&self, views: bool) -> Arc<MemTable> {
         let mut partitions = vec![vec![]; 3];
-        for (at, batch) in self.batches(4, false).into_iter().enumerate() {
+        for (at, batch) in self.batches(4, views).into_iter().enumerate() {
             partitions[at * at % 3].push(batch);
         }
-        Arc::new(MemTable::try_new(self.schema(false), partitions).unwrap())
+        Arc::new(MemTable::try_new(self.schema(views), partitions).unwrap())
     }
 }
 
@@ -225,6 +225,8 @@ impl Table {
 pub(super) struct Data {
     files: TempDir,
     memory: Vec<Arc<MemTable>>,
+    /// The rows and types of the files.
+    copies: Vec<Arc<MemTable>>,
 }
 
 impl Data {
@@ -233,7 +235,8 @@ impl Data {
         for table in TABLES {
             table.write(&files.path().join(table.name));
         }
-        Self { files, memory: TABLES.iter().map(Table::in_memory).collect() }
+        let in_memory = |views| TABLES.iter().map(|table| table.in_memory(views)).collect();
+        Self { files, memory: in_memory(false), copies: in_memory(true) }
     }
 
     /// Gives a session every table twice: `items_f` in files, `items_m` in memory.
@@ -247,6 +250,16 @@ impl Data {
                 options = options.file_sort_order(vec![vec![col("id").sort(true, false)]]);
             }
             ctx.register_parquet(format!("{}_f", table.name), path.to_str().unwrap(), options).await?;
+        }
+        Ok(())
+    }
+
+    /// The same names, rows and types as [`Self::register`] gives, and no file: tables in memory take no
+    /// filter, and have nothing to prune by.
+    pub(super) fn register_copies(&self, ctx: &SessionContext) -> Result<()> {
+        for ((table, memory), copy) in TABLES.iter().zip(&self.memory).zip(&self.copies) {
+            ctx.register_table(format!("{}_m", table.name), Arc::<MemTable>::clone(memory))?;
+            ctx.register_table(format!("{}_f", table.name), Arc::<MemTable>::clone(copy))?;
         }
         Ok(())
     }
