@@ -6,8 +6,10 @@
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
+//! | `exchange_spill` | wrapper | lets an exchange spill from several inputs at once |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
+//! | `window_by_pieces`, `accounted_window` | wrappers | keep windows within the memory limit |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
@@ -20,6 +22,7 @@ mod analyze;
 mod clustered_aggregate;
 mod compact;
 mod context;
+mod exchange_spill;
 mod explained;
 mod filter;
 mod late_fetch;
@@ -28,12 +31,15 @@ mod nested_loop_spill;
 mod no_spill;
 mod observed;
 mod passthrough;
+mod pool_view;
 mod rerun;
 mod shared;
+mod window;
 
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
+pub(crate) use exchange_spill::exchange_spill;
 pub(crate) use explained::explained;
 pub(crate) use filter::FusedFilterExec;
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
@@ -43,3 +49,4 @@ pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use observed::observed;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};
+pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};

@@ -10,6 +10,7 @@
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
+//! | [`MemoryGuard`] | operators that DataFusion does not limit | the pool's limit |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -27,6 +28,7 @@ mod fused_filter;
 mod join_order;
 mod late_materialization;
 mod lineage;
+mod memory_guard;
 mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
@@ -39,6 +41,7 @@ pub(crate) use feedback::{LayerStatistics, observe};
 pub(crate) use fused_filter::FusedFilter;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use late_materialization::LateMaterialization;
+pub(crate) use memory_guard::MemoryGuard;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;

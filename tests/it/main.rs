@@ -13,6 +13,7 @@ mod hints;
 mod late_materialization;
 mod layering;
 mod nested_loop_join;
+mod operators_within_limit;
 mod plans;
 mod random;
 mod shared_subplan;
