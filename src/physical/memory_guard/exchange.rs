@@ -6,15 +6,12 @@ use datafusion::common::Result;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
-use super::{Limits, with_inputs};
+use super::with_inputs;
 use crate::operator::{exchange_spill, outer_context};
 
 /// An exchange with one input has one writer a queue, and one that keeps the order has a queue for each input: neither
 /// can hang.
-pub(super) fn guarded(
-    node: &Arc<dyn ExecutionPlan>,
-    _limits: &Limits,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+pub(super) fn guarded(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(exchange) = node.downcast_ref::<RepartitionExec>() else {
         return Ok(None);
     };

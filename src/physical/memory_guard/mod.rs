@@ -1,6 +1,8 @@
 //! Operators that DataFusion 55.2 does not keep within a memory limit, or that hang under one, each with its remedy.
 
+mod advice;
 mod exchange;
+mod join;
 mod window;
 
 use std::sync::Arc;
@@ -16,21 +18,17 @@ use crate::config::SlipstreamOptions;
 use crate::scope::QueryScope;
 
 /// What is done to one kind of operator: the node in its place, or `None` where it is left as it is.
-type Remedy = fn(&Arc<dyn ExecutionPlan>, &Limits) -> Result<Option<Arc<dyn ExecutionPlan>>>;
+type Remedy = fn(&Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>>;
 
 /// The remedies, by what EXPLAIN calls them.
 const REMEDIES: &[(&str, Remedy)] = &[
     ("exchanges that spill without waiting for themselves", exchange::guarded),
+    ("cross joins that spill", join::cross),
+    ("sort-merge joins counted as spillable", join::merge),
     ("windows by pieces", window::by_pieces),
     ("windows accounted", window::accounted),
+    ("errors with advice", advice::given),
 ];
-
-/// What remedies need to know of the query.
-struct Limits {
-    /// The pool's limit.
-    #[expect(dead_code, reason = "read by the remedies of joins")]
-    bytes: usize,
-}
 
 /// Keeps each operator within the memory limit: it spills, works in smaller pieces, or fails with one clear error.
 ///
@@ -52,16 +50,15 @@ impl PhysicalRule for MemoryGuard {
     }
 
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
-        let Some(bytes) = QueryScope::of(config).and_then(QueryScope::memory_limit_bytes) else {
+        if QueryScope::of(config).and_then(QueryScope::memory_limit_bytes).is_none() {
             return Ok(Rewrite::refused(plan, "the session's memory pool has no limit"));
-        };
-        let limits = Limits { bytes };
+        }
         let mut counts = vec![0_usize; REMEDIES.len()];
         let guarded = Arc::clone(&plan)
             .transform_up(|mut node| {
                 let mut changed = false;
                 for ((_, remedy), count) in REMEDIES.iter().zip(&mut counts) {
-                    if let Some(guarded) = remedy(&node, &limits)? {
+                    if let Some(guarded) = remedy(&node)? {
                         *count += 1;
                         changed = true;
                         node = guarded;

@@ -6,14 +6,11 @@ use datafusion::common::Result;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, InputOrderMode};
 
-use super::{Limits, with_inputs};
+use super::with_inputs;
 use crate::operator::{accounted_window, window_by_pieces, window_feed, window_ledger};
 
 /// `WindowAggExec`: by pieces of whole groups.
-pub(super) fn by_pieces(
-    node: &Arc<dyn ExecutionPlan>,
-    _limits: &Limits,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+pub(super) fn by_pieces(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(window) = node.downcast_ref::<WindowAggExec>() else {
         return Ok(None);
     };
@@ -23,10 +20,7 @@ pub(super) fn by_pieces(
 
 /// `BoundedWindowAggExec` over sorted groups: accounted. The other modes are for inputs without end alone, which are
 /// left as they are.
-pub(super) fn accounted(
-    node: &Arc<dyn ExecutionPlan>,
-    _limits: &Limits,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+pub(super) fn accounted(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() else {
         return Ok(None);
     };
