@@ -18,7 +18,7 @@ use super::passthrough::{Passthrough, Wrap};
 /// How the join's memory consumers are named.
 const CONSUMER: &str = "SMJStream";
 
-/// With batches of one row the join's coalescer, which gives way at half a batch, never has one.
+/// Half a batch, at which the join's coalescers give way, is to be a row at least.
 const MIN_BATCH_ROWS: usize = 2;
 
 /// Runs `join`, a `SortMergeJoinExec` whose inputs were wrapped by [`outer_context`](super::outer_context).

@@ -120,7 +120,6 @@ async fn merge_joins_give_all_rows_or_one_error() {
     }
 }
 
-/// In the plain engine batches of one row never end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merge_joins_end_with_batches_of_one_row() {
     let small = KEYED.map(|statement| statement.replace("4000", "300").replace("600", "90"));

@@ -16,11 +16,13 @@ const TABLE: &str = "CREATE TABLE t AS SELECT CASE WHEN v % 211 = 0 THEN NULL EL
     FROM generate_series(1, 20000) AS t(v)";
 
 /// Frames that look at the whole group, over groups.
-const GROUPED: [&str; 5] = [
+const GROUPED: [&str; 6] = [
     "SELECT k, v, x, count(*) OVER (PARTITION BY k), sum(x) OVER (PARTITION BY k) FROM t",
     "SELECT k, v, s, ntile(4) OVER (PARTITION BY k ORDER BY v), percent_rank() OVER (PARTITION BY k ORDER BY x, v) FROM t",
     "SELECT k, v, last_value(s) OVER (PARTITION BY k ORDER BY v ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t",
     "SELECT k, s, v, max(s) OVER (PARTITION BY k, s), min(x) OVER (PARTITION BY k) FROM t",
+    // Groups of many batches, some of which begin with a batch.
+    "SELECT v, count(*) OVER (PARTITION BY v / 768), sum(v) OVER (PARTITION BY v / 768) FROM t",
     "SELECT k, v, avg(x) OVER (PARTITION BY k ORDER BY v ROWS BETWEEN 2 PRECEDING AND UNBOUNDED FOLLOWING) FROM t WHERE v < 0",
 ];
 
