@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use datafusion::config::ConfigOptions;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::memory_pool::MemoryLimit;
 use parking_lot::Mutex;
 
 /// What a rule did to one query.
@@ -53,6 +54,7 @@ impl fmt::Display for RuleReport {
 pub(crate) struct QueryScope {
     text: Option<Arc<str>>,
     footers: Option<Arc<FileMetadataCache>>,
+    memory_limit_bytes: Option<usize>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
 }
 
@@ -75,6 +77,20 @@ impl QueryScope {
     /// The footers that the session has read, by the files' paths.
     pub(crate) fn footers(&self) -> Option<Arc<FileMetadataCache>> {
         self.footers.clone()
+    }
+
+    /// The scope with the limit of the session's memory pool, for rules that keep operators within it.
+    pub(crate) fn with_memory_limit(self, limit: &MemoryLimit) -> Self {
+        let memory_limit_bytes = match limit {
+            MemoryLimit::Finite(bytes) => Some(*bytes),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => None,
+        };
+        Self { memory_limit_bytes, ..self }
+    }
+
+    /// The limit of the session's memory pool, where it has one.
+    pub(crate) fn memory_limit_bytes(&self) -> Option<usize> {
+        self.memory_limit_bytes
     }
 
     /// Notes what a rule did.

@@ -30,6 +30,7 @@ pub const RULE_NAMES: &[&str] = &[
     "clustered_aggregate",
     "fused_filter",
     "key_filter",
+    "memory_guard",
     "nested_loop_join_guard",
 ];
 
@@ -48,6 +49,8 @@ pub struct SlipstreamOptions {
     pub explain_enabled: bool,
     /// `slipstream.join_order.enabled`
     pub join_order_enabled: bool,
+    /// `slipstream.memory_guard.enabled`
+    pub memory_guard_enabled: bool,
     /// `slipstream.nested_loop_join_guard.enabled`
     pub nested_loop_join_guard_enabled: bool,
     /// `slipstream.join_order.min_gain_percent`
@@ -112,6 +115,7 @@ impl Default for SlipstreamOptions {
             explain_enabled: true,
             join_order_enabled: true,
             join_order_min_gain_percent: 5,
+            memory_guard_enabled: true,
             nested_loop_join_guard_enabled: true,
             dynamic_filter_guard_enabled: true,
             shared_subplan_enabled: true,

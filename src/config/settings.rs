@@ -370,6 +370,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        memory_guard_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "memory_guard.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Keeps operators that DataFusion 55.2 does not limit (windows, cross joins, exchanges that spill) within the \
+             limit of the memory pool. Turning it off gives back memory that nobody counts, and exchanges that hang.",
+            "false: these operators run as in the plain engine",
+        )
+    ),
+    field!(
         nested_loop_join_guard_enabled,
         bool::to_string,
         boolean,

@@ -6,9 +6,14 @@
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
+//! | `exchange_spill` | wrapper | lets an exchange spill from several inputs at once |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
 //! | [`KeyFilterExec`] | node | keeps a scan's rows whose keys a join above has on its build side |
+//! | `window_by_pieces`, `accounted_window` | wrappers | keep windows within the memory limit |
+//! | `advised` | wrapper | says what to do where a node lacks memory |
+//! | `merge_join_limit` | wrapper | a sort-merge join whose memory counts as spillable |
+//! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
@@ -19,34 +24,45 @@
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
 //! what it holds in memory, and whether it spills.
 
+mod advised;
 mod analyze;
 mod clustered_aggregate;
 mod compact;
 mod context;
 mod decimal;
+mod exchange_spill;
 mod explained;
 mod filter;
 mod key_filter;
 mod late_fetch;
+mod merge_join_limit;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
 mod observed;
 mod passthrough;
+mod pool_view;
+mod probe_slices;
 mod rerun;
 mod shared;
+mod window;
 
+pub(crate) use advised::advised;
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use decimal::{NarrowDecimals, narrow_decimals};
+pub(crate) use exchange_spill::exchange_spill;
 pub(crate) use explained::explained;
 pub(crate) use filter::{FusedFilterExec, filter_of};
 pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, key_test, reads_keys};
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
+pub(crate) use merge_join_limit::merge_join_limit;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use observed::observed;
+pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};
+pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::TryStreamExt;
 
+use super::advised::with_advice;
 use super::context::derived;
 use super::passthrough::{Passthrough, Wrap};
 
@@ -63,15 +62,7 @@ impl Wrap for NoSpill {
         let config = context.session_config().clone().with_extension(outer);
         let stream = inner.execute(partition, derived(&context, config, Arc::new(runtime)))?;
         let Self { consumer, advice } = **self;
-        let stream_schema = stream.schema();
-        let advised = stream.map_err(move |error| match error.find_root() {
-            // Inputs run out of memory too, and raise errors of their own through here.
-            DataFusionError::ResourcesExhausted(message) if message.contains(consumer) => {
-                error.context(advice)
-            }
-            _ => error,
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(stream_schema, advised)))
+        Ok(with_advice(stream, consumer, advice))
     }
 }
 

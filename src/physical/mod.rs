@@ -11,6 +11,7 @@
 //! | [`NarrowDecimals`] | products of decimals | the types of expressions |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
+//! | [`MemoryGuard`] | operators that DataFusion does not limit | the pool's limit |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -30,6 +31,7 @@ mod key_filter;
 mod late_materialization;
 mod lineage;
 mod narrow_decimals;
+mod memory_guard;
 mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
@@ -44,6 +46,7 @@ pub(crate) use join_order::JoinOrder;
 pub(crate) use key_filter::KeyFilter;
 pub(crate) use late_materialization::LateMaterialization;
 pub(crate) use narrow_decimals::NarrowDecimals;
+pub(crate) use memory_guard::MemoryGuard;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;

@@ -20,7 +20,9 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{SharedSubplanExec, nested_loop_spill, no_spill, outer_context, rerunnable};
+use crate::operator::{
+    SharedSubplanExec, nested_loop_spill, no_spill, outer_context, probe_slices, rerunnable,
+};
 
 /// How the join's memory consumers are named.
 const CONSUMER: &str = "NestedLoopJoin";
@@ -45,12 +47,14 @@ const ADVICE: &str = "a nested-loop join needs more memory for its build side, a
 /// ```text
 ///   NestedLoopJoinExec: Right          nested_loop_spill(NestedLoopJoinExec: Right)
 ///     build                      ─►      outer_context(rerunnable(build))
-///     probe                              outer_context(probe)
+///     probe                              outer_context(probe_slices(probe))
 ///
 ///   NestedLoopJoinExec: Left           no_spill(NestedLoopJoinExec: Left)
 ///     build                      ─►      outer_context(build)
-///     probe, 2 partitions                outer_context(probe)
+///     probe, 2 partitions                outer_context(probe_slices(probe))
 /// ```
+///
+/// Probe batches are cut so that the join can be cancelled within one (`operator/probe_slices.rs`).
 ///
 /// A join that does not spill fails with `Resources exhausted` and advice. While the build side fits nothing
 /// changes, and the wrappers do not show in the plan's picture. It runs behind the last rule of DataFusion that
@@ -88,7 +92,7 @@ impl PhysicalRule for NestedLoopJoinGuard {
                 let guarded = match why_not_spill(join)? {
                     Some(reason) => {
                         barred.push(format!("{} ({reason})", join.join_type()));
-                        barred_join(&node)?
+                        barred_join(&node, join)?
                     }
                     None => {
                         spilling += 1;
@@ -113,14 +117,15 @@ fn detail(barred: &[String], spilling: usize) -> String {
     parts.join("; ")
 }
 
-fn barred_join(join: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let inputs = join.children().into_iter().map(|input| outer_context(Arc::clone(input))).collect();
-    Ok(no_spill(with_children(join, inputs)?, CONSUMER, ADVICE))
+fn barred_join(node: &Arc<dyn ExecutionPlan>, join: &NestedLoopJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let (build, probe) = probe_slices(Arc::clone(join.left()), Arc::clone(join.right()));
+    Ok(no_spill(with_children(node, vec![outer_context(build), outer_context(probe)])?, CONSUMER, ADVICE))
 }
 
 fn spilling_join(node: &Arc<dyn ExecutionPlan>, join: &NestedLoopJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
     let (build, batches) = rerunnable(Arc::clone(join.left()));
-    let inputs = vec![outer_context(build), outer_context(Arc::clone(join.right()))];
+    let (build, probe) = probe_slices(build, Arc::clone(join.right()));
+    let inputs = vec![outer_context(build), outer_context(probe)];
     Ok(nested_loop_spill(with_children(node, inputs)?, batches))
 }
 

@@ -8,7 +8,8 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
-    LateMaterialization, NarrowDecimals, NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
+    LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, PhysicalRule, ScanFilter,
+    SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -33,6 +34,7 @@ struct Splice {
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | the rules above know DataFusion's filter only |
 /// | `key_filter` | `SanityCheckPlan` | `scan_filter` has decided which readers filter, and no rule above knows its operator and its wrappers |
+/// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
@@ -45,6 +47,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(KeyFilter), before: CHECKER },
+    Splice { rule: || Arc::new(MemoryGuard), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
 ];
 

@@ -49,7 +49,8 @@ impl<'a> ScopedSession<'a> {
     ) -> Self {
         let mut config = inner.config().clone();
         let footers = inner.runtime_env().cache_manager.get_file_metadata_cache();
-        config.options_mut().extensions.insert(scope.with_footers(footers));
+        let limit = inner.runtime_env().memory_pool.memory_limit();
+        config.options_mut().extensions.insert(scope.with_footers(footers).with_memory_limit(&limit));
         config.options_mut().extensions.insert(knowledge.clone());
         let statistics = registry(inner, config.options(), knowledge);
         Self { inner, planner, config, statistics, table_options: None }

@@ -15,6 +15,7 @@ mod late_materialization;
 mod layering;
 mod narrow_decimals;
 mod nested_loop_join;
+mod operators_within_limit;
 mod plans;
 mod random;
 mod shared_subplan;

@@ -71,10 +71,7 @@ impl Mode {
             Self::Plain => SessionContext::new_with_config(config()),
             Self::Slipstream => with_layer(SessionContext::new_with_config(config())).0,
             Self::TinyMemory => {
-                // One partition: with more, an exchange that spills from two inputs at once may wait for itself
-                // for ever in DataFusion 55.2 (apache/datafusion issue 24883).
                 let config = config()
-                    .with_target_partitions(1)
                     .with_batch_size(TINY_BATCH_ROWS)
                     .with_sort_spill_reservation_bytes(TINY_SORT_RESERVATION_BYTES);
                 let runtime = limited_runtime(TINY_MEMORY_BYTES, spills);

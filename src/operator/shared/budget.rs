@@ -115,7 +115,7 @@ fn compacted_column(column: &ArrayRef) -> ArrayRef {
 ///
 /// Operators cut one large result into batches that share its buffers. Counted as buffers, each would weigh as much as
 /// all together; so a slice is counted as a slice.
-pub(super) fn batch_bytes(batch: &RecordBatch) -> usize {
+pub(in crate::operator) fn batch_bytes(batch: &RecordBatch) -> usize {
     let column = |column: &ArrayRef| {
         let fixed =
             column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());

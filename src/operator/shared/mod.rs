@@ -28,4 +28,5 @@ mod stream;
 mod tests;
 mod wakers;
 
+pub(super) use budget::batch_bytes;
 pub(crate) use exec::{SharedSubplanExec, share};
