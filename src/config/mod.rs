@@ -28,6 +28,7 @@ pub const RULE_NAMES: &[&str] = &[
     "compact_views",
     "clustered_aggregate",
     "fused_filter",
+    "operator_metrics",
     "nested_loop_join_guard",
 ];
 
@@ -88,6 +89,8 @@ pub struct SlipstreamOptions {
     pub feedback_max_entries: usize,
     /// `slipstream.feedback.max_bytes`
     pub feedback_max_bytes: usize,
+    /// `slipstream.operator_metrics.enabled`
+    pub operator_metrics_enabled: bool,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -124,6 +127,7 @@ impl Default for SlipstreamOptions {
             feedback_enabled: false,
             feedback_max_entries: 10_000,
             feedback_max_bytes: 16 << 20,
+            operator_metrics_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

@@ -427,6 +427,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        operator_metrics_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "operator_metrics.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Counts memory and temporary files for each operator, and adds them to its metrics: peak_mem_used and, where \
+             it spilled, files, bytes and time, in EXPLAIN ANALYZE and wherever else a plan's metrics are read.",
+            "false: operators show what DataFusion 55.2 counts, which for sorts and most aggregates is no memory",
+        )
+    ),
+    field!(
         query_log_enabled,
         bool::to_string,
         boolean,

@@ -3,6 +3,7 @@
 //! | node | kind | what it is for |
 //! |---|---|---|
 //! | `monitored` | wrapper, at the root | counts rows and memory for the query log |
+//! | `accounted` | wrapper | counts memory and temporary files of one node |
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
@@ -16,6 +17,7 @@
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
 //! what it holds in memory, and whether it spills.
 
+mod accounted;
 mod analyze;
 mod clustered_aggregate;
 mod compact;
@@ -31,6 +33,7 @@ mod passthrough;
 mod rerun;
 mod shared;
 
+pub(crate) use accounted::{ContextUse, accounted, is_accounted};
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};

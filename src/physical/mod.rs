@@ -10,6 +10,7 @@
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
+//! | [`OperatorMetrics`] | what is counted of each operator | kinds of nodes |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -28,6 +29,7 @@ mod join_order;
 mod late_materialization;
 mod lineage;
 mod nested_loop_join_guard;
+mod operator_metrics;
 mod rule;
 mod scan_filter;
 mod shared_subplan;
@@ -40,6 +42,7 @@ pub(crate) use fused_filter::FusedFilter;
 pub(crate) use join_order::JoinOrder;
 pub(crate) use late_materialization::LateMaterialization;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
+pub(crate) use operator_metrics::OperatorMetrics;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use shared_subplan::SharedSubplan;

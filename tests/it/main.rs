@@ -13,6 +13,7 @@ mod hints;
 mod late_materialization;
 mod layering;
 mod nested_loop_join;
+mod operator_metrics;
 mod plans;
 mod random;
 mod shared_subplan;
