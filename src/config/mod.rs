@@ -28,6 +28,7 @@ pub const RULE_NAMES: &[&str] = &[
     "compact_views",
     "clustered_aggregate",
     "fused_filter",
+    "batch_size",
     "operator_metrics",
     "nested_loop_join_guard",
 ];
@@ -89,6 +90,12 @@ pub struct SlipstreamOptions {
     pub feedback_max_entries: usize,
     /// `slipstream.feedback.max_bytes`
     pub feedback_max_bytes: usize,
+    /// `slipstream.batch_size.enabled`
+    pub batch_size_enabled: bool,
+    /// `slipstream.batch_size.target_bytes`
+    pub batch_size_target_bytes: usize,
+    /// `slipstream.batch_size.min_rows`
+    pub batch_size_min_rows: usize,
     /// `slipstream.operator_metrics.enabled`
     pub operator_metrics_enabled: bool,
     /// `slipstream.query_log.enabled`
@@ -127,6 +134,9 @@ impl Default for SlipstreamOptions {
             feedback_enabled: false,
             feedback_max_entries: 10_000,
             feedback_max_bytes: 16 << 20,
+            batch_size_enabled: true,
+            batch_size_target_bytes: 16 << 20,
+            batch_size_min_rows: 1,
             operator_metrics_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,

@@ -7,6 +7,7 @@
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
+//! | `sized`, `cut` | wrappers | batch sizes that follow the width of rows, and batches in pieces |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
@@ -19,6 +20,7 @@
 
 mod accounted;
 mod analyze;
+mod batch_size;
 mod clustered_aggregate;
 mod compact;
 mod context;
@@ -35,6 +37,7 @@ mod shared;
 
 pub(crate) use accounted::{ContextUse, accounted, is_accounted};
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
+pub(crate) use batch_size::{BatchPolicy, cut, sized, used_bytes};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;

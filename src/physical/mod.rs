@@ -10,12 +10,14 @@
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
+//! | [`BatchSize`] | rows per batch where rows are wide | footers, statistics, batches in memory |
 //! | [`OperatorMetrics`] | what is counted of each operator | kinds of nodes |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
 //! each of them runs, and why then.
 
+mod batch_size;
 mod clustered_aggregate;
 mod compact_views;
 mod dynamic_filter_guard;
@@ -34,6 +36,7 @@ mod rule;
 mod scan_filter;
 mod shared_subplan;
 
+pub(crate) use batch_size::BatchSize;
 pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use compact_views::CompactViews;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;

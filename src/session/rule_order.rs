@@ -7,8 +7,8 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
-    ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, LateMaterialization,
-    NestedLoopJoinGuard, OperatorMetrics, PhysicalRule, ScanFilter, SharedSubplan,
+    BatchSize, ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder,
+    LateMaterialization, NestedLoopJoinGuard, OperatorMetrics, PhysicalRule, ScanFilter, SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -31,6 +31,7 @@ struct Splice {
 /// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | no other rule knows its operator |
+/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators |
 /// | `operator_metrics` | `SanityCheckPlan` | all operators are in place, and no rule that rewrites them comes after it |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
@@ -42,6 +43,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(CompactViews), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
+    Splice { rule: || Arc::new(BatchSize), before: CHECKER },
     Splice { rule: || Arc::new(OperatorMetrics), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
 ];

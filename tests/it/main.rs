@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod bad_input;
+mod batch_size;
 mod cancel;
 mod clustered_aggregate;
 mod compact_views;

@@ -223,3 +223,28 @@ async fn operators_that_count_spills_themselves_are_not_counted_twice() {
     assert!(aggregate.metrics.spill_count() > Some(0), "{:?}", aggregate.peak());
     assert!(aggregate.metrics.spilled_bytes() > Some(100_000), "{:?}", aggregate.metrics.spilled_bytes());
 }
+
+/// Prints what a tiny query costs with and without `slipstream.operator_metrics` and `slipstream.batch_size`.
+#[tokio::test]
+#[ignore = "a measurement: run it alone, in a release build"]
+async fn cost_for_a_tiny_query() {
+    let text = "SELECT g, count(*) AS n, max(t) FROM tiny WHERE k > 3 GROUP BY g ORDER BY n, g";
+    let mut sessions = Vec::new();
+    for off in ["", "operator_metrics", "batch_size", "operator_metrics,batch_size"] {
+        let (ctx, _) = layered();
+        sql(&ctx, "CREATE TABLE tiny AS SELECT v AS k, v % 3 AS g, concat('t', v) AS t FROM generate_series(1, 20) s(v)").await.unwrap();
+        sql(&ctx, &format!("SET slipstream.disabled_rules = '{off}'")).await.unwrap();
+        sessions.push((off, ctx, Vec::new()));
+    }
+    for _ in 0..400 {
+        for (_, ctx, times) in &mut sessions {
+            let start = std::time::Instant::now();
+            sql(ctx, text).await.unwrap();
+            times.push(start.elapsed());
+        }
+    }
+    for (off, _, times) in &mut sessions {
+        times.sort_unstable();
+        println!("without '{off}': median {:?}, fastest tenth {:?}", times[200], times[40]);
+    }
+}

@@ -99,6 +99,8 @@ fn uses_memory(node: &dyn ExecutionPlan) -> bool {
         || node.is::<ClusteredAggregateExec>()
         || node.is::<AnalyzeTableExec>()
         || is_parquet_sink(node)
+        // A node of the layer that only its own module names.
+        || node.name() == "SpillJoinExec"
 }
 
 fn hands_on(node: &dyn ExecutionPlan) -> bool {

@@ -14,7 +14,7 @@ mod pool;
 mod usage;
 
 use std::any::Any;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::MemoryPool;
@@ -22,16 +22,13 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::StreamExt;
-use parking_lot::Mutex;
 
 pub(crate) use self::kind::ContextUse;
 
 use self::files::counted;
 use self::pool::{OperatorPool, around};
 use self::usage::Usage;
-use super::context::{derived, derived_without_functions};
+use super::context::{Derived, derived, derived_without_functions, holding};
 use super::passthrough::{Passthrough, Wrap};
 
 /// Counts what `plan` reserves and spills, and adds it to its metrics.
@@ -51,26 +48,12 @@ pub(crate) fn is_accounted(plan: &dyn ExecutionPlan) -> bool {
 struct Accounted {
     usage: Arc<Usage>,
     functions: bool,
-    /// The context that the last partition was given and the one derived from it. Weak: a plan that is kept for later must
-    /// not keep a runtime alive.
-    contexts: Mutex<(Weak<TaskContext>, Weak<TaskContext>)>,
+    contexts: Derived,
 }
 
 impl Accounted {
     fn new(functions: bool) -> Self {
-        Self { usage: Arc::default(), functions, contexts: Mutex::default() }
-    }
-
-    fn context(&self, given: &Arc<TaskContext>) -> Result<Arc<TaskContext>> {
-        let mut contexts = self.contexts.lock();
-        if Weak::ptr_eq(&contexts.0, &Arc::downgrade(given))
-            && let Some(own) = contexts.1.upgrade()
-        {
-            return Ok(own);
-        }
-        let own = self.derive(given)?;
-        *contexts = (Arc::downgrade(given), Arc::downgrade(&own));
-        Ok(own)
+        Self { usage: Arc::default(), functions, contexts: Derived::default() }
     }
 
     fn derive(&self, given: &TaskContext) -> Result<Arc<TaskContext>> {
@@ -92,17 +75,10 @@ impl Wrap for Accounted {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let context = self.context(&context)?;
-        let rows = inner.execute(partition, Arc::clone(&context))?;
-        if !self.functions {
-            return Ok(rows);
-        }
-        // Kept for the partitions that are executed later: this one is dear.
-        let kept = move |item| {
-            let _ = &context;
-            item
-        };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(rows.schema(), rows.map(kept))))
+        let own = self.contexts.get_or_derive(&context, |_| true, |given| self.derive(given))?;
+        let rows = inner.execute(partition, Arc::clone(&own))?;
+        // A full copy is dear.
+        Ok(if self.functions { holding(rows, own) } else { rows })
     }
 
     fn metrics(&self, inner: &Arc<dyn ExecutionPlan>) -> Option<MetricsSet> {
