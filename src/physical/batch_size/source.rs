@@ -21,6 +21,8 @@ use crate::scope::QueryScope;
 const FILES: usize = 4;
 /// Batches of a table in memory that are looked at.
 const BATCHES: usize = 4;
+/// Rows of each of them.
+const ROWS: usize = 64;
 
 /// What is known of the sources of one query.
 pub(super) struct Sources<'a> {
@@ -144,7 +146,8 @@ fn of_memory(plan: &Arc<dyn ExecutionPlan>) -> Option<Vec<f64>> {
         fixed_width(field.data_type()).unwrap_or_else(|| {
             let width = |batch: &&RecordBatch| {
                 let column = place.and_then(|place| batch.columns().get(place))?;
-                Some(used_bytes(std::slice::from_ref(column)) as f64 / batch.num_rows() as f64)
+                let some = column.slice(0, batch.num_rows().min(ROWS));
+                Some(used_bytes(std::slice::from_ref(&some)) as f64 / some.len() as f64)
             };
             batches.iter().filter_map(width).reduce(f64::max).unwrap_or(UNKNOWN)
         })
