@@ -32,6 +32,8 @@ pub const RULE_NAMES: &[&str] = &[
     "key_filter",
     "memory_guard",
     "nested_loop_join_guard",
+    "batch_size",
+    "operator_metrics",
 ];
 
 /// The values of the `slipstream.*` settings of one session.
@@ -99,6 +101,14 @@ pub struct SlipstreamOptions {
     pub feedback_max_entries: usize,
     /// `slipstream.feedback.max_bytes`
     pub feedback_max_bytes: usize,
+    /// `slipstream.batch_size.enabled`
+    pub batch_size_enabled: bool,
+    /// `slipstream.batch_size.target_bytes`
+    pub batch_size_target_bytes: usize,
+    /// `slipstream.batch_size.min_rows`
+    pub batch_size_min_rows: usize,
+    /// `slipstream.operator_metrics.enabled`
+    pub operator_metrics_enabled: bool,
     /// `slipstream.query_log.enabled`
     pub query_log_enabled: bool,
     /// `slipstream.query_log.max_entries`
@@ -139,6 +149,10 @@ impl Default for SlipstreamOptions {
             feedback_enabled: false,
             feedback_max_entries: 10_000,
             feedback_max_bytes: 16 << 20,
+            batch_size_enabled: true,
+            batch_size_target_bytes: 16 << 20,
+            batch_size_min_rows: 1,
+            operator_metrics_enabled: true,
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,

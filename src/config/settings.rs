@@ -482,6 +482,61 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        batch_size_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "batch_size.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Gives batches fewer rows than datafusion.execution.batch_size where rows are wide, and cuts batches before \
+             operators that keep them where memory is limited and they are large.",
+            "false: all batches have the configured rows, whatever they take in memory",
+        )
+    ),
+    field!(
+        batch_size_target_bytes,
+        usize::to_string,
+        |text: &str| count(text, MAX_STORE_BYTES),
+        described(
+            "batch_size.target_bytes",
+            "bytes",
+            "0 to 1099511627776",
+            "1048576",
+            "What a batch of wide rows should take at most; under a memory limit a 32nd of it where that is less, and a half \
+             or a quarter of that while half or three quarters of the limit are reserved. Too little costs time for each row.",
+            "0: wide rows come min_rows at a time",
+        )
+    ),
+    field!(
+        batch_size_min_rows,
+        usize::to_string,
+        |text: &str| count(text, MAX_ENTRIES),
+        described(
+            "batch_size.min_rows",
+            "rows",
+            "0 to 1000000",
+            "64",
+            "Rows that a batch has at least, however wide they are.",
+            "0: as 1",
+        )
+    ),
+    field!(
+        operator_metrics_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "operator_metrics.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Counts memory and temporary files for each operator, and adds them to its metrics: peak_mem_used and, where \
+             it spilled, files, bytes and time, in EXPLAIN ANALYZE and wherever else a plan's metrics are read.",
+            "false: operators show what DataFusion 55.2 counts, which for sorts and most aggregates is no memory",
+        )
+    ),
+    field!(
         query_log_enabled,
         bool::to_string,
         boolean,

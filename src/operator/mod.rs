@@ -3,10 +3,12 @@
 //! | node | kind | what it is for |
 //! |---|---|---|
 //! | `monitored` | wrapper, at the root | counts rows and memory for the query log |
+//! | `accounted` | wrapper | counts memory and temporary files of one node |
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
 //! | `exchange_spill` | wrapper | lets an exchange spill from several inputs at once |
+//! | `sized`, `cut` | wrappers | batch sizes that follow the width of rows, and batches in pieces |
 //! | [`ClusteredAggregateExec`] | node | aggregates row group by row group, without an exchange |
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
 //! | [`KeyFilterExec`] | node | keeps a scan's rows whose keys a join above has on its build side |
@@ -25,7 +27,9 @@
 //! what it holds in memory, and whether it spills.
 
 mod advised;
+mod accounted;
 mod analyze;
+mod batch_size;
 mod clustered_aggregate;
 mod compact;
 mod context;
@@ -48,7 +52,9 @@ mod shared;
 mod window;
 
 pub(crate) use advised::advised;
+pub(crate) use accounted::{ContextUse, accounted, is_accounted};
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
+pub(crate) use batch_size::{BatchPolicy, cut, sized, used_bytes};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use decimal::{NarrowDecimals, narrow_decimals};

@@ -1,4 +1,4 @@
-//! The one transparent wrapper around a plan node: everything is forwarded, only `execute` is its own.
+//! The one transparent wrapper around a plan node: everything is forwarded, `execute` and `metrics` may be its own.
 
 use std::any::Any;
 use std::fmt;
@@ -20,7 +20,7 @@ use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 
-/// What a wrapper does when the node it wraps is executed.
+/// What a wrapper does when the node it wraps is executed, or asked what happened.
 pub(crate) trait Wrap: fmt::Debug + Send + Sync + Sized + 'static {
     /// Executes `partition` of `inner`.
     fn execute(
@@ -29,6 +29,11 @@ pub(crate) trait Wrap: fmt::Debug + Send + Sync + Sized + 'static {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream>;
+
+    /// The metrics that EXPLAIN ANALYZE shows for `inner`.
+    fn metrics(&self, inner: &Arc<dyn ExecutionPlan>) -> Option<MetricsSet> {
+        inner.metrics()
+    }
 
     /// The wrapper of a node whose state was reset, for another execution. Wrappers without state are shared.
     fn reset(self: &Arc<Self>) -> Arc<Self> {
@@ -42,7 +47,7 @@ pub(crate) trait Wrap: fmt::Debug + Send + Sync + Sized + 'static {
 ///   parent ─► Passthrough { wrap, inner: NestedLoopJoinExec } ─► inner's children
 /// ```
 ///
-/// Plans keep DataFusion's own picture, and every property, statistic and metric is the inner node's. A rule
+/// Plans keep DataFusion's own picture, and every property and statistic is the inner node's. A wrapper may add metrics. A rule
 /// that replaces children or pushes something down gets the rewritten inner node back in the same wrapper. A
 /// rule that takes the inner node apart by `downcast_ref` and builds another from the parts loses the wrapper;
 /// that is why the layer puts wrappers in after all of DataFusion's rewriting rules.
@@ -179,7 +184,7 @@ impl<W: Wrap> ExecutionPlan for Passthrough<W> {
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        self.inner.metrics()
+        self.wrap.metrics(&self.inner)
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {

@@ -12,11 +12,14 @@
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
 //! | [`MemoryGuard`] | operators that DataFusion does not limit | the pool's limit |
+//! | [`BatchSize`] | rows per batch where rows are wide | footers, statistics, batches in memory |
+//! | [`OperatorMetrics`] | what is counted of each operator | kinds of nodes |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
 //! each of them runs, and why then.
 
+mod batch_size;
 mod clustered_aggregate;
 mod compact_views;
 mod dynamic_filter_guard;
@@ -33,10 +36,12 @@ mod lineage;
 mod narrow_decimals;
 mod memory_guard;
 mod nested_loop_join_guard;
+mod operator_metrics;
 mod rule;
 mod scan_filter;
 mod shared_subplan;
 
+pub(crate) use batch_size::BatchSize;
 pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use compact_views::CompactViews;
 pub(crate) use dynamic_filter_guard::DynamicFilterGuard;
@@ -48,6 +53,7 @@ pub(crate) use late_materialization::LateMaterialization;
 pub(crate) use narrow_decimals::NarrowDecimals;
 pub(crate) use memory_guard::MemoryGuard;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
+pub(crate) use operator_metrics::OperatorMetrics;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use shared_subplan::SharedSubplan;

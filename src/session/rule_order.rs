@@ -7,9 +7,9 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
-    ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
-    LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, PhysicalRule, ScanFilter,
-    SharedSubplan,
+    BatchSize, ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
+    LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, OperatorMetrics, PhysicalRule,
+    ScanFilter, SharedSubplan,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -36,6 +36,8 @@ struct Splice {
 /// | `key_filter` | `SanityCheckPlan` | `scan_filter` has decided which readers filter, and no rule above knows its operator and its wrappers |
 /// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
+/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators |
+/// | `operator_metrics` | `SanityCheckPlan` | all operators are in place, and no rule that rewrites them comes after it |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },
@@ -49,6 +51,8 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(KeyFilter), before: CHECKER },
     Splice { rule: || Arc::new(MemoryGuard), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
+    Splice { rule: || Arc::new(BatchSize), before: CHECKER },
+    Splice { rule: || Arc::new(OperatorMetrics), before: CHECKER },
 ];
 
 /// DataFusion's rule that rejects plans which cannot be executed; it stays behind all of ours.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod bad_input;
+mod batch_size;
 mod cancel;
 mod clustered_aggregate;
 mod compact_views;
@@ -16,6 +17,7 @@ mod layering;
 mod narrow_decimals;
 mod nested_loop_join;
 mod operators_within_limit;
+mod operator_metrics;
 mod plans;
 mod random;
 mod shared_subplan;
