@@ -53,6 +53,7 @@ impl fmt::Display for RuleReport {
 pub(crate) struct QueryScope {
     text: Option<Arc<str>>,
     footers: Option<Arc<FileMetadataCache>>,
+    memory_limit: Option<usize>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
 }
 
@@ -75,6 +76,16 @@ impl QueryScope {
     /// The footers that the session has read, by the files' paths.
     pub(crate) fn footers(&self) -> Option<Arc<FileMetadataCache>> {
         self.footers.clone()
+    }
+
+    /// The scope of a query whose memory is limited to so many bytes; zero where there is a limit that nobody tells.
+    pub(crate) fn with_memory_limit(self, memory_limit: Option<usize>) -> Self {
+        Self { memory_limit, ..self }
+    }
+
+    /// The most memory that the query can get; `None` where it is not limited.
+    pub(crate) fn memory_limit(&self) -> Option<usize> {
+        self.memory_limit
     }
 
     /// Notes what a rule did.

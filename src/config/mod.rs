@@ -28,6 +28,7 @@ pub const RULE_NAMES: &[&str] = &[
     "compact_views",
     "clustered_aggregate",
     "fused_filter",
+    "spill_join",
     "nested_loop_join_guard",
 ];
 
@@ -68,6 +69,8 @@ pub struct SlipstreamOptions {
     pub clustered_aggregate_min_rows: usize,
     /// `slipstream.fused_filter.enabled`
     pub fused_filter_enabled: bool,
+    /// `slipstream.spill_join.enabled`
+    pub spill_join_enabled: bool,
     /// `slipstream.late_materialization.enabled`
     pub late_materialization_enabled: bool,
     /// `slipstream.late_materialization.max_rows`
@@ -114,6 +117,7 @@ impl Default for SlipstreamOptions {
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,
             fused_filter_enabled: true,
+            spill_join_enabled: true,
             late_materialization_enabled: true,
             late_materialization_max_rows: 1000,
             late_materialization_min_gain_percent: 20,

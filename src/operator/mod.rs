@@ -10,6 +10,7 @@
 //! | `compact_views` | node | copies strings out of buffers that they use little of |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
+//! | [`SpillJoinExec`] | node | a hash join that writes to disk what does not fit in memory |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
 //! A wrapper has the name, the properties and the picture of the node in it, and answers every question of the trait by
@@ -30,6 +31,7 @@ mod observed;
 mod passthrough;
 mod rerun;
 mod shared;
+mod spill_join;
 
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
@@ -43,3 +45,4 @@ pub(crate) use no_spill::{no_spill, outer_context};
 pub(crate) use observed::observed;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};
+pub(crate) use spill_join::SpillJoinExec;

@@ -10,6 +10,7 @@
 //! | [`CompactViews`] | strings that build sides and sorts keep | build sides, filtering readers |
 //! | [`ClusteredAggregate`] | grouped aggregates in two steps | footers of Parquet files |
 //! | [`FusedFilter`] | filters with several conditions, or over strings | the conditions |
+//! | [`SpillJoin`] | whether hash joins can spill | the memory limit, orders that are relied on |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -31,6 +32,7 @@ mod nested_loop_join_guard;
 mod rule;
 mod scan_filter;
 mod shared_subplan;
+mod spill_join;
 
 pub(crate) use clustered_aggregate::ClusteredAggregate;
 pub(crate) use compact_views::CompactViews;
@@ -43,3 +45,4 @@ pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use shared_subplan::SharedSubplan;
+pub(crate) use spill_join::SpillJoin;

@@ -8,7 +8,7 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, LateMaterialization,
-    NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan,
+    NestedLoopJoinGuard, PhysicalRule, ScanFilter, SharedSubplan, SpillJoin,
 };
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -31,6 +31,7 @@ struct Splice {
 /// | `compact_views` | `SanityCheckPlan` | it looks at the build sides that remain, and at which readers filter |
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | no other rule knows its operator |
+/// | `spill_join` | `SanityCheckPlan` | every rule above looks for hash joins, or changes their inputs |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
@@ -41,6 +42,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(CompactViews), before: CHECKER },
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
+    Splice { rule: || Arc::new(SpillJoin), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
 ];
 
