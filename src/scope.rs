@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use datafusion::config::ConfigOptions;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
-use datafusion::execution::memory_pool::MemoryLimit;
 use parking_lot::Mutex;
 
 /// What a rule did to one query.
@@ -54,7 +53,7 @@ impl fmt::Display for RuleReport {
 pub(crate) struct QueryScope {
     text: Option<Arc<str>>,
     footers: Option<Arc<FileMetadataCache>>,
-    memory_limit_bytes: Option<usize>,
+    memory_limit: Option<usize>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
 }
 
@@ -79,18 +78,14 @@ impl QueryScope {
         self.footers.clone()
     }
 
-    /// The scope with the limit of the session's memory pool, for rules that keep operators within it.
-    pub(crate) fn with_memory_limit(self, limit: &MemoryLimit) -> Self {
-        let memory_limit_bytes = match limit {
-            MemoryLimit::Finite(bytes) => Some(*bytes),
-            MemoryLimit::Infinite | MemoryLimit::Unknown => None,
-        };
-        Self { memory_limit_bytes, ..self }
+    /// The scope of a query whose memory is limited to so many bytes; zero where there is a limit that nobody tells.
+    pub(crate) fn with_memory_limit(self, memory_limit: Option<usize>) -> Self {
+        Self { memory_limit, ..self }
     }
 
-    /// The limit of the session's memory pool, where it has one.
-    pub(crate) fn memory_limit_bytes(&self) -> Option<usize> {
-        self.memory_limit_bytes
+    /// The most memory that the query can get; `None` where it is not limited.
+    pub(crate) fn memory_limit(&self) -> Option<usize> {
+        self.memory_limit
     }
 
     /// Notes what a rule did.

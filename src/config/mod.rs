@@ -30,6 +30,7 @@ pub const RULE_NAMES: &[&str] = &[
     "clustered_aggregate",
     "fused_filter",
     "key_filter",
+    "spill_join",
     "memory_guard",
     "nested_loop_join_guard",
     "batch_size",
@@ -81,6 +82,8 @@ pub struct SlipstreamOptions {
     pub key_filter_min_rows: usize,
     /// `slipstream.fused_filter.enabled`
     pub fused_filter_enabled: bool,
+    /// `slipstream.spill_join.enabled`
+    pub spill_join_enabled: bool,
     /// `slipstream.late_materialization.enabled`
     pub late_materialization_enabled: bool,
     /// `slipstream.late_materialization.max_rows`
@@ -139,6 +142,7 @@ impl Default for SlipstreamOptions {
             key_filter_enabled: true,
             key_filter_min_rows: 100_000,
             fused_filter_enabled: true,
+            spill_join_enabled: true,
             late_materialization_enabled: true,
             late_materialization_max_rows: 1000,
             late_materialization_min_gain_percent: 20,

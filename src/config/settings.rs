@@ -301,6 +301,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        spill_join_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "spill_join.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Lets hash joins write to disk what does not fit in memory, where memory is limited. While the build side fits \
+             they are DataFusion's own.",
+            "false: a hash join whose build side does not fit fails",
+        )
+    ),
+    field!(
         late_materialization_enabled,
         bool::to_string,
         boolean,

@@ -18,6 +18,7 @@
 //! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
+//! | [`SpillJoinExec`] | node | a hash join that writes to disk what does not fit in memory |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
 //! One expression is here, too: [`NarrowDecimals`], arithmetic on decimals without a check for each value.
@@ -50,6 +51,7 @@ mod probe_slices;
 mod rerun;
 mod shared;
 mod window;
+mod spill_join;
 
 pub(crate) use advised::advised;
 pub(crate) use accounted::{ContextUse, accounted, is_accounted};
@@ -72,3 +74,4 @@ pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};
 pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};
+pub(crate) use spill_join::SpillJoinExec;

@@ -14,6 +14,7 @@
 //! | [`MemoryGuard`] | operators that DataFusion does not limit | the pool's limit |
 //! | [`BatchSize`] | rows per batch where rows are wide | footers, statistics, batches in memory |
 //! | [`OperatorMetrics`] | what is counted of each operator | kinds of nodes |
+//! | [`SpillJoin`] | whether hash joins can spill | the memory limit, orders that are relied on |
 //! | [`NestedLoopJoinGuard`] | whether nested-loop joins spill | join types and partition counts |
 //!
 //! Rules share no state: what one of them learns of a plan stands in the plan it leaves. `session::rule_order` says when
@@ -40,6 +41,7 @@ mod operator_metrics;
 mod rule;
 mod scan_filter;
 mod shared_subplan;
+mod spill_join;
 
 pub(crate) use batch_size::BatchSize;
 pub(crate) use clustered_aggregate::ClusteredAggregate;
@@ -57,3 +59,4 @@ pub(crate) use operator_metrics::OperatorMetrics;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use shared_subplan::SharedSubplan;
+pub(crate) use spill_join::SpillJoin;

@@ -10,6 +10,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::config::{ConfigOptions, TableOptions};
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
@@ -49,11 +50,20 @@ impl<'a> ScopedSession<'a> {
     ) -> Self {
         let mut config = inner.config().clone();
         let footers = inner.runtime_env().cache_manager.get_file_metadata_cache();
-        let limit = inner.runtime_env().memory_pool.memory_limit();
-        config.options_mut().extensions.insert(scope.with_footers(footers).with_memory_limit(&limit));
+        let limit = memory_limit(inner);
+        config.options_mut().extensions.insert(scope.with_footers(footers).with_memory_limit(limit));
         config.options_mut().extensions.insert(knowledge.clone());
         let statistics = registry(inner, config.options(), knowledge);
         Self { inner, planner, config, statistics, table_options: None }
+    }
+}
+
+/// What the session's memory pool can give.
+fn memory_limit(session: &dyn Session) -> Option<usize> {
+    match session.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Infinite => None,
+        MemoryLimit::Finite(bytes) => Some(bytes),
+        MemoryLimit::Unknown => Some(0),
     }
 }
 

@@ -24,6 +24,7 @@ mod shared_subplan;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;
+mod spill_join;
 mod statistics;
 mod support;
 mod visible;

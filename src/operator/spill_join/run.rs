@@ -1,0 +1,231 @@
+//! One partition of the node: a plain hash join where the build side fits, and a spilling one where it does not.
+
+use std::sync::Arc;
+
+use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::{EmptyRecordBatchStream, RecordBatchStreamAdapter};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, stream};
+
+use super::build::{BuildRequest, Built, build};
+use super::metrics::JoinMetrics;
+use super::prepaid::PrepaidPool;
+use super::probe::OnFirstPoll;
+use super::slots::InputSlots;
+use super::spilled::{Spilled, SpilledRun};
+
+/// The join of a build side that fits: DataFusion's own, with its dynamic filter, over inputs that are handed to it.
+///
+/// One for all partitions, since these agree about the dynamic filter inside it.
+#[derive(Debug)]
+pub(super) struct Plain {
+    join: Arc<dyn ExecutionPlan>,
+    left: Arc<InputSlots>,
+    right: Arc<InputSlots>,
+}
+
+impl Plain {
+    /// `join` over slots in the place of its inputs.
+    pub(super) fn of(join: &Arc<dyn ExecutionPlan>) -> Result<Self> {
+        let [left, right] = join.children()[..] else {
+            return Err(internal_datafusion_err!("a hash join has two inputs"));
+        };
+        let (left, right) = (InputSlots::in_place_of(left), InputSlots::in_place_of(right));
+        let inputs: Vec<Arc<dyn ExecutionPlan>> = vec![Arc::clone(&left) as _, Arc::clone(&right) as _];
+        // The slots have the properties of what they stand for.
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
+        let join = Arc::clone(join).replace_children(inputs, options)?;
+        Ok(Self { join, left, right })
+    }
+
+    /// Joins what is in the left slot with `probe`.
+    fn probe(
+        &self,
+        partition: usize,
+        probe: SendableRecordBatchStream,
+        fitting: &Fitting,
+    ) -> Result<SendableRecordBatchStream> {
+        let pool = Arc::clone(&fitting.pool);
+        let probe = OnFirstPoll { input: probe, first: Some(move || pool.built()) };
+        self.right.put(partition, Box::pin(probe));
+        self.join.execute(partition, Arc::clone(&fitting.context))
+    }
+}
+
+/// The memory of a build side that fits, and the context in which the join finds it.
+pub(super) struct Fitting {
+    pool: Arc<PrepaidPool>,
+    context: Arc<TaskContext>,
+}
+
+/// A build side that is shared by all partitions.
+pub(super) enum Collected {
+    Fits(Fitting),
+    Spilled(Arc<Spilled>),
+}
+
+/// A build side that is on its way; errors reach all who wait for it.
+type Collecting = Shared<BoxFuture<'static, Result<Arc<Collected>, Arc<DataFusionError>>>>;
+
+/// What the partitions of one execution share.
+#[derive(Default)]
+pub(super) struct Execution {
+    pub(super) plain: Option<Arc<Plain>>,
+    collecting: Option<Collecting>,
+    /// Partitions that were executed; when all were, each holds the build side itself.
+    executed: usize,
+}
+
+impl Execution {
+    /// The build side of all `partitions`, which the first that is polled collects.
+    pub(super) fn collected(
+        &mut self,
+        partitions: usize,
+        request: impl FnOnce() -> Result<(BuildRequest, SendableRecordBatchStream)>,
+        plain: &Arc<Plain>,
+    ) -> Result<Collecting> {
+        let collecting = match self.collecting.take() {
+            Some(collecting) => collecting,
+            None => {
+                let (request, input) = request()?;
+                let plain = Arc::clone(plain);
+                collect(request, input, plain, partitions).boxed().shared()
+            }
+        };
+        self.executed += 1;
+        if self.executed < partitions {
+            self.collecting = Some(collecting.clone());
+        }
+        Ok(collecting)
+    }
+}
+
+async fn collect(
+    request: BuildRequest,
+    input: SendableRecordBatchStream,
+    plain: Arc<Plain>,
+    partitions: usize,
+) -> Result<Arc<Collected>, Arc<DataFusionError>> {
+    let collected = built(&request, input, &plain, 0, partitions).await;
+    collected.map(Arc::new).map_err(Arc::new)
+}
+
+/// Builds; where it fits, the rows are put into the left slot of `partition`.
+async fn built(
+    request: &BuildRequest,
+    input: SendableRecordBatchStream,
+    plain: &Plain,
+    partition: usize,
+    partitions: usize,
+) -> Result<Collected> {
+    Ok(match build(request, input).await? {
+        Built::Fits { batches, reservation } => {
+            let rows = MemoryStream::try_new(batches, Arc::clone(&request.spec.left), None)?;
+            plain.left.put(partition, Box::pin(rows));
+            let pool = PrepaidPool::new(request.context.memory_pool(), reservation);
+            let context = pool.context(&request.context);
+            Collected::Fits(Fitting { pool, context })
+        }
+        Built::Spilled(build) => Collected::Spilled(Spilled::new(request, build, partitions)?),
+    })
+}
+
+/// The rows of `partition` of a join whose build side is shared.
+pub(super) async fn collected(
+    collecting: Collecting,
+    plain: Arc<Plain>,
+    partition: usize,
+    probe: SendableRecordBatchStream,
+    metrics: Arc<JoinMetrics>,
+) -> Result<SendableRecordBatchStream> {
+    let collected = collecting.await.map_err(DataFusionError::Shared)?;
+    match collected.as_ref() {
+        Collected::Fits(fitting) => plain.probe(partition, probe, fitting),
+        Collected::Spilled(spilled) => {
+            let run = SpilledRun::new(Arc::clone(spilled), partition, probe)?;
+            Ok(rows(run, plain.join.schema(), &metrics, partition))
+        }
+    }
+}
+
+/// The rows of a partition that has a build side of its own.
+pub(super) async fn own(
+    request: BuildRequest,
+    plain: Arc<Plain>,
+    input: SendableRecordBatchStream,
+    probe: SendableRecordBatchStream,
+) -> Result<SendableRecordBatchStream> {
+    let partition = request.partition;
+    let report = Report::new(&plain, partition, &request.context);
+    match built(&request, input, &plain, partition, 1).await? {
+        Collected::Fits(fitting) => {
+            let rows = plain.probe(partition, probe, &fitting)?;
+            report.made();
+            Ok(rows)
+        }
+        Collected::Spilled(spilled) => {
+            // The others must not wait for this one's keys.
+            drop(report);
+            let run = SpilledRun::new(spilled, 0, probe)?;
+            Ok(rows(run, plain.join.schema(), &request.metrics, partition))
+        }
+    }
+}
+
+/// The rows of a spilling partition, counted.
+fn rows(
+    run: SpilledRun,
+    schema: datafusion::arrow::datatypes::SchemaRef,
+    metrics: &JoinMetrics,
+    partition: usize,
+) -> SendableRecordBatchStream {
+    let output = metrics.output(partition);
+    let rows = stream::try_unfold((run, output), |(mut run, output)| async move {
+        let batch = run.next().await?;
+        match &batch {
+            Some(batch) => output.record_output(batch.num_rows()),
+            None => output.done(),
+        }
+        Ok(batch.map(|batch| (batch, (run, output))))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
+/// What a partition owes to the others: those that fit wait until each has told its keys, or that it will not, before they
+/// read their probe sides by the dynamic filter.
+///
+/// Only a stream of the join itself can say that it will not, which it does when it is dropped; so one is made, over inputs
+/// without rows. The filter then lets all keys of this partition pass. This happens also where the build side fails, or is
+/// dropped while it is collected.
+struct Report {
+    owed: Option<(Arc<Plain>, usize, Arc<TaskContext>)>,
+}
+
+impl Report {
+    fn new(plain: &Arc<Plain>, partition: usize, context: &Arc<TaskContext>) -> Self {
+        let filters = !plain.join.dynamic_expressions_produced().is_empty();
+        Self { owed: filters.then(|| (Arc::clone(plain), partition, Arc::clone(context))) }
+    }
+
+    /// The join itself runs, and tells its keys.
+    fn made(mut self) {
+        self.owed = None;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let Some((plain, partition, context)) = self.owed.take() else { return };
+        let empty = |slots: &InputSlots| -> SendableRecordBatchStream {
+            Box::pin(EmptyRecordBatchStream::new(slots.schema()))
+        };
+        plain.left.put(partition, empty(&plain.left));
+        plain.right.put(partition, empty(&plain.right));
+        // An error would mean that the join cannot be executed at all; then the others fail by themselves.
+        drop(plain.join.execute(partition, context));
+    }
+}
