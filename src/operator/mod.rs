@@ -27,8 +27,8 @@
 //! asking that node; see `passthrough`. A node of its own says in its documentation which state its partitions share,
 //! what it holds in memory, and whether it spills.
 
-mod advised;
 mod accounted;
+mod advised;
 mod analyze;
 mod batch_size;
 mod clustered_aggregate;
@@ -50,11 +50,11 @@ mod pool_view;
 mod probe_slices;
 mod rerun;
 mod shared;
-mod window;
 mod spill_join;
+mod window;
 
-pub(crate) use advised::advised;
 pub(crate) use accounted::{ContextUse, accounted, is_accounted};
+pub(crate) use advised::advised;
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use batch_size::{BatchPolicy, cut, sized, used_bytes};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
@@ -73,5 +73,5 @@ pub(crate) use observed::observed;
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};
-pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};
 pub(crate) use spill_join::SpillJoinExec;
+pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};

@@ -50,7 +50,7 @@ impl PhysicalRule for MemoryGuard {
     }
 
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
-        if QueryScope::of(config).and_then(QueryScope::memory_limit_bytes).is_none() {
+        if QueryScope::of(config).and_then(QueryScope::memory_limit).is_none() {
             return Ok(Rewrite::refused(plan, "the session's memory pool has no limit"));
         }
         let mut counts = vec![0_usize; REMEDIES.len()];
