@@ -1,4 +1,4 @@
-//! The node.
+//! The plan node: which build side its partitions share, and what DataFusion is told of it.
 
 use std::fmt;
 use std::sync::Arc;
