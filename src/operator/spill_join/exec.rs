@@ -9,7 +9,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::distribution_requirements::InputDistributionRequirements;
 use datafusion::physical_plan::execution_plan::{
-    CardinalityEffect, ChildrenPropertiesMode, EvaluationType, ReplaceChildrenOptions, SchedulingType,
+    CardinalityEffect, ChildrenPropertiesMode, ReplaceChildrenOptions,
 };
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
@@ -72,10 +72,7 @@ impl SpillJoinExec {
         let mut equivalences = join.properties().eq_properties.clone();
         equivalences.clear_orderings();
         let properties = join.properties().as_ref().clone();
-        let properties = properties
-            .with_eq_properties(equivalences)
-            .with_evaluation_type(EvaluationType::Lazy)
-            .with_scheduling_type(SchedulingType::Cooperative);
+        let properties = properties.with_eq_properties(equivalences);
         Ok(Self {
             join,
             spec,

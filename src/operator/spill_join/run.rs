@@ -1,20 +1,23 @@
 //! One partition of the node: a plain hash join where the build side fits, and a spilling one where it does not.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::{EmptyRecordBatchStream, RecordBatchStreamAdapter};
 use futures::future::{BoxFuture, Shared};
-use futures::{FutureExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 
 use super::build::{BuildRequest, Built, build};
 use super::metrics::JoinMetrics;
 use super::prepaid::PrepaidPool;
-use super::probe::OnFirstPoll;
 use super::slots::InputSlots;
 use super::spilled::{Spilled, SpilledRun};
 
@@ -49,10 +52,36 @@ impl Plain {
         probe: SendableRecordBatchStream,
         fitting: &Fitting,
     ) -> Result<SendableRecordBatchStream> {
-        let pool = Arc::clone(&fitting.pool);
-        let probe = OnFirstPoll { input: probe, first: Some(move || pool.built()) };
-        self.right.put(partition, Box::pin(probe));
-        self.join.execute(partition, Arc::clone(&fitting.context))
+        self.right.put(partition, probe);
+        let rows = self.join.execute(partition, Arc::clone(&fitting.context))?;
+        let building = Some(Arc::clone(&fitting.pool));
+        Ok(Box::pin(Fits { rows, building }))
+    }
+}
+
+/// The rows of a join whose build side fits.
+struct Fits {
+    rows: SendableRecordBatchStream,
+    building: Option<Arc<PrepaidPool>>,
+}
+
+impl Stream for Fits {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let rows = self.rows.poll_next_unpin(cx);
+        // The collected rows are all there, so one poll builds the table; what the join then waits for may be the other
+        // partitions, and those may want the memory.
+        if let Some(pool) = self.building.take() {
+            pool.built();
+        }
+        rows
+    }
+}
+
+impl RecordBatchStream for Fits {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
     }
 }
 
@@ -153,14 +182,25 @@ pub(super) async fn collected(
 }
 
 /// The rows of a partition that has a build side of its own.
-pub(super) async fn own(
+pub(super) fn own(
     request: BuildRequest,
     plain: Arc<Plain>,
     input: SendableRecordBatchStream,
     probe: SendableRecordBatchStream,
+) -> impl Future<Output = Result<SendableRecordBatchStream>> + Send + 'static {
+    // Made at once: the others wait for this partition also when nobody ever polls it.
+    let report = Report::new(&plain, request.partition, &request.context);
+    opened(request, plain, input, probe, report)
+}
+
+async fn opened(
+    request: BuildRequest,
+    plain: Arc<Plain>,
+    input: SendableRecordBatchStream,
+    probe: SendableRecordBatchStream,
+    report: Report,
 ) -> Result<SendableRecordBatchStream> {
     let partition = request.partition;
-    let report = Report::new(&plain, partition, &request.context);
     match built(&request, input, &plain, partition, 1).await? {
         Collected::Fits(fitting) => {
             let rows = plain.probe(partition, probe, &fitting)?;
@@ -179,7 +219,7 @@ pub(super) async fn own(
 /// The rows of a spilling partition, counted.
 fn rows(
     run: SpilledRun,
-    schema: datafusion::arrow::datatypes::SchemaRef,
+    schema: SchemaRef,
     metrics: &JoinMetrics,
     partition: usize,
 ) -> SendableRecordBatchStream {

@@ -7,6 +7,11 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{exec_err, internal_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::physical_expr::expressions::{DynamicFilterPhysicalExpr, lit};
+use datafusion::physical_plan::Partitioning;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt, stream};
 
@@ -281,4 +286,49 @@ async fn a_build_side_that_fails_before_its_first_batch() {
     let plan = Arc::new(SpillJoinExec::try_new(case.join(left, right).unwrap()).unwrap());
     let error = error_of(&case, plan, &runtime, directory.path()).await;
     assert!(error.contains("nothing came"), "{error}");
+}
+
+/// A join of two hash partitions with a dynamic filter that its probe side reads. One partition has nearly all build rows.
+fn filtered(case: &Case) -> Arc<dyn ExecutionPlan> {
+    let key: Arc<dyn PhysicalExpr> = Arc::new(Column::new("k", 0));
+    let hashed = |side: &Side| {
+        let partitions = Partitioning::Hash(vec![Arc::clone(&key)], 2);
+        Arc::new(RepartitionExec::try_new(side.source(1, &[]), partitions).unwrap())
+    };
+    let filter = Arc::new(DynamicFilterPhysicalExpr::new(vec![Arc::clone(&key)], lit(true)));
+    let right = FilterExec::try_new(Arc::clone(&filter) as _, hashed(&case.right)).unwrap();
+    let join = case.join(hashed(&case.left), Arc::new(right)).unwrap();
+    let join = join.downcast_ref::<HashJoinExec>().unwrap().builder().build().unwrap();
+    Arc::new(SpillJoinExec::try_new(Arc::new(join.with_dynamic_filter_expr(filter).unwrap())).unwrap())
+}
+
+/// A partition that fits waits until the others have told their keys; those that spill, or that are dropped before they
+/// begin, never do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dynamic_filter_is_waited_for_by_partitions_that_fit_only() {
+    let left = Side::ints((0..4000).map(|row| Some(if row % 20 == 0 { row } else { 7 })), 128);
+    let right = Side::ints((0..900).map(|row| Some(row * 5)), 128);
+    let mut case = Case::new(left, right, JoinType::Inner);
+    case.mode = PartitionMode::Partitioned;
+    for dropped in [None, Some(0), Some(1)] {
+        let directory = TempDir::new().unwrap();
+        let runtime = case.runtime(400_000, directory.path());
+        let (plan, context) = (filtered(&case), case.context(Arc::clone(&runtime)));
+        let Some(dropped) = dropped else {
+            let rows = tokio::time::timeout(TIMEOUT, collect(Arc::clone(&plan), context)).await;
+            assert_eq!(sorted(&rows.unwrap().unwrap()), case.expected().await);
+            let metrics = plan.metrics().unwrap();
+            assert!(metrics.spilled_bytes().unwrap() > 0);
+            let built = metrics.sum_by_name("build_input_rows").unwrap().as_usize();
+            assert!(built > 0, "the other partition fits");
+            continue;
+        };
+        let first = plan.execute(dropped, Arc::clone(&context)).unwrap();
+        let rows = plan.execute(1 - dropped, context).unwrap();
+        drop(first);
+        let rows: Vec<_> = tokio::time::timeout(TIMEOUT, rows.collect()).await.unwrap();
+        assert!(rows.into_iter().all(|batch| batch.is_ok()));
+        drop(plan);
+        freed(&runtime, directory.path()).await;
+    }
 }
