@@ -2,7 +2,8 @@
 //!
 //! | node | kind | what it is for |
 //! |---|---|---|
-//! | `monitored` | wrapper, at the root | counts rows and memory for the query log |
+//! | `monitored` | wrapper, at the root | gives a query its memory pool; counts rows and memory for the query log |
+//! | `finished` | picture | what is left of a plan that has run: names and metrics |
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
@@ -22,20 +23,24 @@ mod compact;
 mod context;
 mod explained;
 mod filter;
+mod finished;
 mod late_fetch;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
 mod observed;
 mod passthrough;
+mod query_context;
 mod rerun;
 mod shared;
+mod turns;
 
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
 pub(crate) use explained::explained;
 pub(crate) use filter::FusedFilterExec;
+pub(crate) use finished::finished;
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;

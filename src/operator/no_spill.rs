@@ -63,10 +63,12 @@ impl Wrap for NoSpill {
         let config = context.session_config().clone().with_extension(outer);
         let stream = inner.execute(partition, derived(&context, config, Arc::new(runtime)))?;
         let Self { consumer, advice } = **self;
+        // Who asked, as all pools say it; the consumer may also be among those who hold the memory that another lacked.
+        let asking = format!(" for {consumer}");
         let stream_schema = stream.schema();
         let advised = stream.map_err(move |error| match error.find_root() {
             // Inputs run out of memory too, and raise errors of their own through here.
-            DataFusionError::ResourcesExhausted(message) if message.contains(consumer) => {
+            DataFusionError::ResourcesExhausted(message) if message.contains(&asking) => {
                 error.context(advice)
             }
             _ => error,

@@ -12,6 +12,7 @@ mod fused_filter;
 mod hints;
 mod late_materialization;
 mod layering;
+mod memory_pool;
 mod nested_loop_join;
 mod plans;
 mod random;
