@@ -144,10 +144,12 @@ impl Level {
         let and_leave = |left: usize| bytes.saturating_add(left);
         let reserve = match (kind, held) {
             (Kind::Cache, _) | (Kind::Spills, 1..) => self.reserve_left(),
-            // It has nothing to spill: refused, it would fail its query, as one that cannot spill does. So would a merge
-            // that does not get its first two runs, and who knows how many it has.
-            (Kind::Spills, 0) | (Kind::Elastic, _) => self.reserve_left() / 2,
-            (Kind::Fixed, _) => 0,
+            // It has nothing to spill: refused, it would fail its query, as one that cannot spill does.
+            (Kind::Spills, 0) => self.reserve_left() / 2,
+            // So would a merge that does not get its first two runs, and who knows how many it has.
+            (Kind::Elastic, 1..) => self.reserve_left() / 2,
+            // What a sort sets aside for its merge in advance it has to get.
+            (Kind::Elastic, 0) | (Kind::Fixed, _) => 0,
         };
         // What `total` may be left beside, by the rule of dynamic thresholds.
         let beside = |total: usize| and_leave(total.saturating_add(bytes).div_ceil(ALPHA) + reserve);
@@ -304,6 +306,11 @@ mod tests {
         let asking = Asking { bytes: MB, held: 50 * MB, kind: merge, ..Asking::default() };
         assert_eq!(level(89 * MB).admit(&asking), Ok(()), "more than its share, but no more than that");
         assert_eq!(level(90 * MB).admit(&asking).unwrap_err().reason, Reason::Reserve);
+        assert_eq!(
+            level(90 * MB).admit(&Asking { held: 0, ..asking }),
+            Ok(()),
+            "what is set aside in advance"
+        );
         let table = Kind::of(&MemoryConsumer::new("SortPreservingMergeExec[0]"));
         assert_eq!(level(90 * MB).admit(&Asking { kind: table, ..asking }), Ok(()));
     }
