@@ -52,7 +52,7 @@ mod error;
 mod scope;
 
 pub use clock::{Clock, SystemClock};
-pub use config::{RULE_NAMES, SETTINGS, Setting, SlipstreamOptions, configuration_markdown};
+pub use config::{ProcessOptions, RULE_NAMES, SETTINGS, Setting, SlipstreamOptions, configuration_markdown};
 pub use memory::QueryPool;
 pub use monitor::{QueryLog, QueryRecord, QueryStatus};
 pub use scope::{RuleReport, Verdict};

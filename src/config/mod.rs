@@ -2,15 +2,20 @@
 
 mod docs;
 mod env;
+mod process;
+mod resources;
 mod settings;
 mod values;
 
 use std::any::Any;
+use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 
 pub use docs::configuration_markdown;
+pub use process::ProcessOptions;
+pub(crate) use process::belongs_to_process;
 pub use settings::{SETTINGS, Setting};
 
 use crate::error::{config_error, suggestion};
@@ -118,6 +123,15 @@ pub struct SlipstreamOptions {
     pub query_log_max_entries: usize,
     /// `slipstream.query_log.max_text_bytes`
     pub query_log_max_text_bytes: usize,
+    /// `slipstream.memory.query_limit`
+    pub memory_query_limit: usize,
+    /// `slipstream.disk.query_limit`
+    pub disk_query_limit: usize,
+    /// `slipstream.disk.directory`
+    pub disk_directory: String,
+    /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit` and
+    /// `admission.*`. Copies share it.
+    pub process: Arc<ProcessOptions>,
 }
 
 impl Default for SlipstreamOptions {
@@ -160,6 +174,10 @@ impl Default for SlipstreamOptions {
             query_log_enabled: true,
             query_log_max_entries: 1000,
             query_log_max_text_bytes: 4096,
+            memory_query_limit: 0,
+            disk_query_limit: 0,
+            disk_directory: String::new(),
+            process: Arc::default(),
         }
     }
 }

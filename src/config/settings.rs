@@ -1,7 +1,7 @@
 //! The list of all settings: the source of `SET`, `SHOW`, the environment and the manual.
 
-use super::SlipstreamOptions;
 use super::values::{boolean, count, rule_names};
+use super::{SlipstreamOptions, resources};
 
 /// One setting: what it is called, what it means, and how it is read and written.
 #[derive(Debug)]
@@ -46,8 +46,25 @@ macro_rules! field {
     };
 }
 
+/// The same for a value that belongs to the process.
+macro_rules! process {
+    ($get:ident, $put:ident, $parse:expr, $setting:expr) => {
+        Setting {
+            get: |options| options.process.$get().to_string(),
+            set: |options, text| {
+                options.process.$put($parse(text)?);
+                Ok(())
+            },
+            copy: |options, from| options.process.$put(from.process.$get()),
+            ..$setting
+        }
+    };
+}
+
+pub(super) use {field, process};
+
 /// The described half of a setting; [`field!`] fills in the rest.
-const fn described(
+pub(super) const fn described(
     name: &'static str,
     unit: &'static str,
     accepts: &'static str,
@@ -592,4 +609,13 @@ pub static SETTINGS: &[Setting] = &[
             "0: no text is kept",
         )
     ),
+    resources::MEMORY_LIMIT,
+    resources::QUERY_LIMIT,
+    resources::RESERVE,
+    resources::DISK_LIMIT,
+    resources::DISK_QUERY_LIMIT,
+    resources::DISK_DIRECTORY,
+    resources::MAX_QUERIES_AT_ONCE,
+    resources::MAX_QUEUED,
+    resources::TIMEOUT,
 ];

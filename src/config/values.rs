@@ -18,6 +18,27 @@ pub(super) fn count(text: &str, max: usize) -> Result<usize, String> {
     if number > max { Err("above the maximum".to_owned()) } else { Ok(number) }
 }
 
+/// The largest size that is accepted: a pebibyte.
+const MAX_BYTES: usize = 1 << 50;
+
+/// A size: bytes, or a whole number and a unit of 1024.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err("not a size".to_owned()),
+    };
+    let number: usize = number.parse().map_err(|_| "not a size".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= MAX_BYTES);
+    bytes.ok_or_else(|| "above the maximum".to_owned())
+}
+
 /// Names of rules, separated by commas; order and repetition do not matter.
 pub(super) fn rule_names(text: &str) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = text
@@ -48,6 +69,17 @@ mod tests {
             assert_eq!(boolean(text), Ok(false), "{text}");
         }
         assert!(boolean("").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        for (text, bytes) in [("0", 0), ("7", 7), (" 512MB ", 512 << 20), ("4 k", 4096), ("1GiB", 1 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1.5GB", "12XB", "99999999999999999999"] {
+            assert_eq!(size(text), Err("not a size".to_owned()), "{text}");
+        }
+        assert_eq!(size("2000TB"), Err("above the maximum".to_owned()));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `SET(key = value, …)`: settings for one query alone.
 
 use super::{Change, Hint};
+use crate::config::belongs_to_process;
 
 /// Any setting that `SET` knows, `datafusion.*` or `slipstream.*`, except `datafusion.runtime.*`, which belongs to all
-/// queries of the session. A value with a comma or a parenthesis is quoted: `SET(datafusion.format.null = ',')`.
+/// queries of the session, and the limits that belong to the process. A value with a comma or a parenthesis is quoted: `SET(datafusion.format.null = ',')`.
 #[derive(Debug)]
 pub(super) struct Set;
 
@@ -29,6 +30,9 @@ fn change(argument: &str) -> Result<Change, String> {
     }
     if key.starts_with("datafusion.runtime.") {
         return Err(format!("'{key}' belongs to all queries of the session; use the statement SET"));
+    }
+    if key.to_ascii_lowercase().strip_prefix("slipstream.").is_some_and(belongs_to_process) {
+        return Err(format!("'{key}' belongs to all queries of the process; use the statement SET"));
     }
     Ok(Change { key: key.to_ascii_lowercase(), value: value.unwrap_or_default().to_owned() })
 }

@@ -1,5 +1,6 @@
 //! The read side: what the layer knows, as SQL tables. Nothing here can change a plan.
 
+mod memory;
 mod queries;
 mod statistics;
 mod system_table;

@@ -11,8 +11,10 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use super::memory::MemoryTable;
 use super::statistics::StatisticsTable;
 use super::system_table::{SystemTable, SystemTableProvider};
+use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, QueryRecord};
 use crate::scope::Verdict;
 use crate::store::StatisticsStore;
@@ -24,10 +26,12 @@ pub(crate) const SCHEMA_NAME: &str = "slipstream";
 pub(crate) fn system_schema(
     query_log: Arc<QueryLog>,
     statistics: Arc<StatisticsStore>,
+    governor: Arc<MemoryGovernor>,
 ) -> Arc<dyn SchemaProvider> {
     let schema = MemorySchemaProvider::new();
-    let tables: [(&str, Arc<dyn TableProvider>); 2] = [
+    let tables: [(&str, Arc<dyn TableProvider>); 3] = [
         ("queries", Arc::new(SystemTableProvider(QueriesTable { query_log }))),
+        ("memory", Arc::new(SystemTableProvider(MemoryTable { governor }))),
         ("statistics", Arc::new(StatisticsTable { store: statistics })),
     ];
     for (name, table) in tables {
@@ -43,11 +47,14 @@ pub(crate) fn system_schema(
 /// |---|---|---|
 /// | `id` | UInt64 | counts up from 1 in each log |
 /// | `text` | Utf8 | SQL text; `plan: …` where the query came without text (`ctx.sql()`, data frames) |
-/// | `status` | Utf8 | planned, running, finished, failed, cancelled |
+/// | `status` | Utf8 | planned, queued, running, finished, failed, cancelled |
 /// | `start` | Timestamp(µs, UTC) | when it came in |
 /// | `parse_ms`, `plan_ms`, `execute_ms` | Float64 | milliseconds; NULL where that phase did not take place |
 /// | `rows` | UInt64 | rows handed to the caller |
 /// | `peak_memory_bytes`, `spilled_bytes` | UInt64 | the query's own |
+/// | `refused_grows` | UInt64 | requests for memory that were refused |
+/// | `reclaimed_bytes` | UInt64 | what caches gave back for it |
+/// | `queued_ms` | Float64 | milliseconds that it waited for its turn |
 /// | `error` | Utf8 | NULL unless failed |
 /// | `rules_applied`, `rules_refused` | List(Utf8) | `rule: what was done`, `rule: why not` |
 /// | `rules_ms` | Float64 | milliseconds that the layer's rules took |
@@ -70,6 +77,9 @@ fn schema() -> SchemaRef {
         column("rows", DataType::UInt64, false),
         column("peak_memory_bytes", DataType::UInt64, false),
         column("spilled_bytes", DataType::UInt64, false),
+        column("refused_grows", DataType::UInt64, false),
+        column("reclaimed_bytes", DataType::UInt64, false),
+        column("queued_ms", DataType::Float64, false),
         column("error", DataType::Utf8, true),
         column("rules_applied", texts(), false),
         column("rules_refused", texts(), false),
@@ -107,6 +117,9 @@ impl SystemTable for QueriesTable {
             counts(|record| record.rows),
             counts(|record| record.peak_memory_bytes),
             counts(|record| record.spilled_bytes),
+            counts(|record| record.refused_grows),
+            counts(|record| record.reclaimed_bytes),
+            millis(|record| Some(record.queued)),
             Arc::new(StringArray::from_iter(records.iter().map(|record| record.error.as_deref()))),
             verdicts(&records, true),
             verdicts(&records, false),

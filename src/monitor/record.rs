@@ -8,14 +8,16 @@ use crate::scope::RuleReport;
 /// Where a query is, or how it ended.
 ///
 /// ```text
-///   received ─► planned ─► running ─┬─► finished
-///      │           │          │     ├─► failed
-///      └─ failed   └─ dropped └─────┴─► cancelled      (dropped before its last row)
+///   received ─► planned ─► (queued ─►) running ─┬─► finished
+///      │           │                      │     ├─► failed
+///      └─ failed   └─ dropped             └─────┴─► cancelled      (dropped before its last row)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryStatus {
     /// It has a plan and no partition has been executed (yet, or ever).
     Planned,
+    /// It waits for its turn (`slipstream.admission.max_queries`).
+    Queued,
     /// At least one partition is being executed.
     Running,
     /// All partitions came to their end.
@@ -31,6 +33,7 @@ impl QueryStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::Finished => "finished",
             Self::Failed => "failed",
@@ -68,6 +71,12 @@ pub struct QueryRecord {
     pub peak_memory_bytes: u64,
     /// Bytes that its operators wrote to spill files.
     pub spilled_bytes: u64,
+    /// Requests for memory that were refused: after each an operator spilled, emitted early, or failed.
+    pub refused_grows: u64,
+    /// Bytes that caches gave back for it.
+    pub reclaimed_bytes: u64,
+    /// How long it waited for its turn, as a part of `execute`.
+    pub queued: Duration,
     /// The error it ended with.
     pub error: Option<String>,
     /// What each of the layer's rules did.

@@ -51,6 +51,9 @@ impl Facts {
             rows: 0,
             peak_memory_bytes: 0,
             spilled_bytes: 0,
+            refused_grows: 0,
+            reclaimed_bytes: 0,
+            queued: Duration::ZERO,
             error: None,
             rules: self.scope.reports(),
         }
@@ -157,10 +160,18 @@ struct Run {
     open: usize,
     ended: usize,
     spilled_bytes: u64,
+    /// Since when it waits for its turn.
+    waits_since: Option<Instant>,
+    queued: Duration,
     recorded: bool,
 }
 
 impl RunningQuery {
+    /// The query's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.facts.id
+    }
+
     /// A partition is about to be executed under `pool`.
     pub(crate) fn partition_started(&self, pool: &Arc<QueryPool>) {
         let mut run = self.run.lock();
@@ -168,6 +179,26 @@ impl RunningQuery {
         run.executed_since.get_or_insert(now);
         run.pool.get_or_insert_with(|| Arc::clone(pool));
         run.open += 1;
+    }
+
+    /// It has to wait for its turn.
+    pub(crate) fn waits(&self) {
+        let mut run = self.run.lock();
+        run.waits_since.get_or_insert_with(|| self.facts.clock.now());
+    }
+
+    /// It has its turn, or will have none.
+    pub(crate) fn admitted(&self) {
+        let mut run = self.run.lock();
+        let waited = self.waited(&run);
+        run.queued += waited;
+        run.waits_since = None;
+    }
+
+    /// How long it waits by now.
+    fn waited(&self, run: &Run) -> Duration {
+        run.waits_since
+            .map_or(Duration::ZERO, |since| self.facts.clock.now().saturating_duration_since(since))
     }
 
     /// Rows were handed to the caller.
@@ -248,6 +279,9 @@ impl RunningQuery {
             rows: self.rows.load(Ordering::Relaxed),
             peak_memory_bytes: run.pool.as_ref().map_or(0, |pool| pool.peak_bytes() as u64),
             spilled_bytes: run.spilled_bytes,
+            refused_grows: run.pool.as_ref().map_or(0, |pool| pool.refused_grows()),
+            reclaimed_bytes: run.pool.as_ref().map_or(0, |pool| pool.reclaimed_bytes()),
+            queued: run.queued + self.waited(run),
             ..self.facts.record(status, self.plan)
         }
     }
@@ -256,8 +290,11 @@ impl RunningQuery {
 impl Live for RunningQuery {
     fn snapshot(&self) -> Option<QueryRecord> {
         let run = self.run.lock();
-        let executed = run.executed_since.is_some();
-        let status = if executed { QueryStatus::Running } else { QueryStatus::Planned };
+        let status = match (run.executed_since, run.waits_since) {
+            (None, _) => QueryStatus::Planned,
+            (Some(_), Some(_)) => QueryStatus::Queued,
+            (Some(_), None) => QueryStatus::Running,
+        };
         (!run.recorded).then(|| self.current(&run, status))
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! | node | kind | what it is for |
 //! |---|---|---|
-//! | `monitored` | wrapper, at the root | counts rows and memory for the query log |
+//! | `monitored` | wrapper, at the root | gives a query its memory pool; counts rows and memory for the query log |
 //! | `accounted` | wrapper | counts memory and temporary files of one node |
+//! | `finished` | picture | what is left of a plan that has run: names and metrics |
 //! | `explained` | wrapper, at the root | adds the layer's row to EXPLAIN |
 //! | `no_spill`, `outer_context` | wrappers | run one node without temporary files, and its inputs with them |
 //! | `nested_loop_spill`, `rerunnable` | wrappers | let a nested-loop join spill without losing rows |
@@ -38,6 +39,7 @@ mod decimal;
 mod exchange_spill;
 mod explained;
 mod filter;
+mod finished;
 mod key_filter;
 mod late_fetch;
 mod merge_join_limit;
@@ -48,9 +50,11 @@ mod observed;
 mod passthrough;
 mod pool_view;
 mod probe_slices;
+mod query_context;
 mod rerun;
 mod shared;
 mod spill_join;
+mod turns;
 mod window;
 
 pub(crate) use accounted::{ContextUse, accounted, is_accounted};
@@ -64,6 +68,7 @@ pub(crate) use exchange_spill::exchange_spill;
 pub(crate) use explained::explained;
 pub(crate) use filter::{FusedFilterExec, filter_of};
 pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, key_test, reads_keys};
+pub(crate) use finished::finished;
 pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use merge_join_limit::merge_join_limit;
 pub(crate) use monitored::monitored;

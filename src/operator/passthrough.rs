@@ -66,6 +66,11 @@ impl<W: Wrap> Passthrough<W> {
         Self::again(inner, Arc::new(wrap))
     }
 
+    /// The wrapper.
+    pub(super) fn wrap(&self) -> &W {
+        &self.wrap
+    }
+
     /// Another node with the same wrapper, whose state stays shared.
     fn again(inner: Arc<dyn ExecutionPlan>, wrap: Arc<W>) -> Arc<dyn ExecutionPlan> {
         Arc::new(Self { wrap, inner })

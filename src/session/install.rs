@@ -30,7 +30,8 @@ pub trait SlipstreamBuilderExt: Sized {
     /// default catalog is created here and not in `build()`, since the system tables go into it.
     ///
     /// Settings start from [`SlipstreamOptions`] in the session's configuration where there is one, else from
-    /// the environment (`SLIPSTREAM_*`), else from their defaults.
+    /// the environment (`SLIPSTREAM_*`), else from their defaults. Those that belong to the process
+    /// ([`ProcessOptions`](crate::ProcessOptions)) start from the first session that `slipstream` is installed in.
     ///
     /// ```
     /// use datafusion::execution::session_state::SessionStateBuilder;
@@ -58,7 +59,7 @@ impl SlipstreamBuilderExt for SessionStateBuilder {
             ));
         }
         let mut config = self.config().take().unwrap_or_default();
-        install_settings(&mut config)?;
+        install_settings(&mut config, &slipstream)?;
         install_pool(&mut self, &slipstream)?;
         install_system_tables(&mut self, &mut config, &slipstream);
         install_rules(&mut self, &slipstream);
@@ -82,9 +83,11 @@ pub(super) fn install_into(context: &SessionContext, slipstream: Slipstream) -> 
     Ok(())
 }
 
-fn install_settings(config: &mut SessionConfig) -> Result<()> {
+fn install_settings(config: &mut SessionConfig, slipstream: &Slipstream) -> Result<()> {
     let given = config.options().extensions.get::<SlipstreamOptions>().cloned();
-    let options = given.map_or_else(SlipstreamOptions::from_env, Ok)?;
+    let mut options = given.map_or_else(SlipstreamOptions::from_env, Ok)?;
+    slipstream.governor().adopt(&options.process);
+    options.process = Arc::clone(slipstream.governor().settings());
     config.options_mut().extensions.insert(options);
     Ok(())
 }
@@ -93,6 +96,11 @@ fn install_pool(builder: &mut SessionStateBuilder, slipstream: &Slipstream) -> R
     let runtime = builder.runtime_env().get_or_insert_default();
     if let Some(memory_pool) = slipstream.memory_pool() {
         *runtime = Arc::new(RuntimeEnv { memory_pool: Arc::clone(memory_pool), ..runtime.as_ref().clone() });
+    }
+    // A limit that is set later holds for the layer's queries alone, and the session's pool stays what it is.
+    if slipstream.governor().settings().memory_limit() > 0 {
+        let memory_pool = slipstream.governor().runtime_pool(&runtime.memory_pool);
+        *runtime = Arc::new(RuntimeEnv { memory_pool, ..runtime.as_ref().clone() });
     }
     Ok(())
 }
@@ -138,7 +146,8 @@ fn install_system_tables(
         return;
     };
     let statistics = Arc::clone(slipstream.knowledge().statistics());
-    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics);
+    let governor = Arc::clone(slipstream.governor());
+    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor);
     if let Err(error) = catalog.register_schema(SCHEMA_NAME, schema) {
         log::warn!("slipstream: catalog '{name}' takes no schema {SCHEMA_NAME}: {error}");
     }

@@ -104,9 +104,12 @@ impl SlipstreamPlanner {
             physical
         };
         let partitions = physical.output_partitioning().partition_count();
-        Ok(match received.and_then(|received| received.planned(partitions)) {
-            Some(query) => monitored(physical, query),
-            None => physical,
+        let query = received.and_then(|received| received.planned(partitions));
+        let governor = self.slipstream.governor();
+        // Without a record and without a limit there is nothing to observe.
+        Ok(match query.is_some() || governor.governs(options) {
+            true => monitored(physical, query, governor),
+            false => physical,
         })
     }
 }

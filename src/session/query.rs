@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt};
 use super::Slipstream;
 use super::install::install_into;
 use super::statement::{ParsedQuery, PlannedQuery};
+use crate::operator::finished;
 
 /// The layer's verbs on a [`SessionContext`].
 ///
@@ -92,17 +93,23 @@ impl SlipstreamContextExt for SessionContext {
 
 /// The rows of a running statement. Dropping it cancels the query.
 pub struct QueryStream {
-    rows: SendableRecordBatchStream,
+    schema: SchemaRef,
+    /// Until the last row or the first error.
+    rows: Option<SendableRecordBatchStream>,
     plan: Arc<dyn ExecutionPlan>,
 }
 
 impl QueryStream {
     pub(super) fn new(rows: SendableRecordBatchStream, plan: Arc<dyn ExecutionPlan>) -> Self {
-        Self { rows, plan }
+        Self { schema: rows.schema(), rows: Some(rows), plan }
     }
 
     /// The physical plan that produces the rows; its metrics grow while it runs. It has been executed: it
     /// cannot be executed again.
+    ///
+    /// After the last row the stream lets go of operators that still hold memory (hash joins hold their tables). In their
+    /// place are then nodes with the same names, pictures and metrics. A caller who keeps a copy of the plan from before keeps
+    /// that memory too, until it is dropped.
     pub fn physical_plan(&self) -> &Arc<dyn ExecutionPlan> {
         &self.plan
     }
@@ -112,17 +119,23 @@ impl Stream for QueryStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.rows.poll_next_unpin(cx)
+        let Some(rows) = &mut self.rows else { return Poll::Ready(None) };
+        let item = ready!(rows.poll_next_unpin(cx));
+        if !matches!(item, Some(Ok(_))) {
+            self.rows = None;
+            self.plan = finished(&self.plan);
+        }
+        Poll::Ready(item)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.rows.size_hint()
+        self.rows.as_ref().map_or((0, Some(0)), |rows| rows.size_hint())
     }
 }
 
 impl RecordBatchStream for QueryStream {
     fn schema(&self) -> SchemaRef {
-        self.rows.schema()
+        Arc::clone(&self.schema)
     }
 }
 

@@ -7,6 +7,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::SlipstreamOptions;
+use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, ReceivedQuery};
 use crate::scope::QueryScope;
 use crate::store::Knowledge;
@@ -30,6 +31,7 @@ pub struct Slipstream {
     query_log: Arc<QueryLog>,
     knowledge: Knowledge,
     memory_pool: Option<Arc<dyn MemoryPool>>,
+    governor: Arc<MemoryGovernor>,
 }
 
 impl Default for Slipstream {
@@ -39,6 +41,7 @@ impl Default for Slipstream {
             query_log: Arc::default(),
             knowledge: Knowledge::default(),
             memory_pool: None,
+            governor: Arc::default(),
         }
     }
 }
@@ -60,6 +63,31 @@ impl Slipstream {
     pub fn with_memory_pool(mut self, memory_pool: Arc<dyn MemoryPool>) -> Self {
         self.memory_pool = Some(memory_pool);
         self
+    }
+
+    /// Limits what all queries and caches of the sessions that share this value reserve together; the same as
+    /// `SET slipstream.memory.limit`, which changes it later. 0 is no limit.
+    ///
+    /// The session keeps its memory pool, whose own limit stays in force. Where a number has to hold, give the session a
+    /// pool without a limit (DataFusion's default): the layer then decides alone, and operators spill by its policy.
+    ///
+    /// ```
+    /// # use datafusion::prelude::SessionContext;
+    /// # use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
+    /// # fn main() -> datafusion::common::Result<()> {
+    /// let ctx = SessionContext::new();
+    /// ctx.install_slipstream(Slipstream::default().with_memory_limit(512 << 20))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_memory_limit(self, bytes: usize) -> Self {
+        self.governor.settings().set_memory_limit(bytes);
+        self
+    }
+
+    /// What limits memory, disk and the number of queries.
+    pub(super) fn governor(&self) -> &Arc<MemoryGovernor> {
+        &self.governor
     }
 
     /// The log behind `slipstream.queries`.

@@ -15,6 +15,7 @@ mod key_filter;
 mod late_materialization;
 mod layering;
 mod narrow_decimals;
+mod memory_pool;
 mod nested_loop_join;
 mod operator_metrics;
 mod operators_within_limit;

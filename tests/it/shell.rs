@@ -353,7 +353,21 @@ fn broken_and_unlike_files_are_errors_and_the_rest_runs() {
 fn an_error_for_lack_of_memory_names_the_limit() {
     let sql = "select length(array_agg(value)) from range(0, 10000000)";
     let run = run(&["-m", "5m", "-c", sql]).failed();
-    run.says(&["Resources exhausted", "pool_size: 5.0 MB", "--memory-limit", "top memory consumers"]);
+    run.says(&[
+        "Resources exhausted",
+        "process limit of 5.0 MB",
+        "--memory-limit",
+        "SET slipstream.memory.limit",
+    ]);
+    let greedy = self::run(&["-m", "5m", "--mem-pool-type", "greedy", "-c", sql]).failed();
+    greedy.says(&[
+        "Resources exhausted",
+        "session's memory pool of 5.0 MB",
+        "--memory-limit",
+        "Most is held by",
+    ]);
+    let plain = self::run(&["--plain", "-m", "5m", "-c", sql]).failed();
+    plain.says(&["Resources exhausted", "pool_size: 5.0 MB", "--memory-limit", "top memory consumers"]);
 }
 
 #[test]

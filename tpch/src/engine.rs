@@ -114,7 +114,7 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 
 /// Makes a context of the engine; its memory pool records its peak, see [`peak_pool_bytes`].
 pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<SessionContext> {
-    let pool = Arc::new(PeakRecordingPool::new(memory_pool(options)));
+    let pool = Arc::new(PeakRecordingPool::new(memory_pool(engine, options)));
     // An extension, since what is installed later may wrap the runtime's pool: then it is not found there.
     let mut config = SessionConfig::new().with_extension(Arc::clone(&pool));
     if let Some(partitions) = options.target_partitions {
@@ -122,7 +122,8 @@ pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<Session
     }
     let ctx = SessionContext::new_with_config_rt(config, runtime(pool, options)?);
     if engine == Engine::Slipstream {
-        ctx.install_slipstream(Slipstream::default())?;
+        let limit = options.memory_limit_bytes.unwrap_or_default();
+        ctx.install_slipstream(Slipstream::default().with_memory_limit(limit))?;
     }
     for (key, value) in &options.settings {
         if engine == Engine::Slipstream || !key.starts_with("slipstream.") {
@@ -132,11 +133,12 @@ pub(crate) fn context(engine: Engine, options: &EngineOptions) -> Result<Session
     Ok(ctx)
 }
 
-/// A fair pool that makes operators spill when there is a limit, else one that only counts.
-fn memory_pool(options: &EngineOptions) -> Arc<dyn MemoryPool> {
-    match options.memory_limit_bytes {
-        Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
-        None => Arc::new(UnboundedMemoryPool::default()),
+/// A fair pool that makes operators of the plain engine spill when there is a limit, else one that only counts: the layer
+/// keeps to the limit by a policy of its own.
+fn memory_pool(engine: Engine, options: &EngineOptions) -> Arc<dyn MemoryPool> {
+    match (engine, options.memory_limit_bytes) {
+        (Engine::Plain, Some(bytes)) => Arc::new(FairSpillPool::new(bytes)),
+        _ => Arc::new(UnboundedMemoryPool::default()),
     }
 }
 
@@ -236,6 +238,21 @@ mod tests {
         assert_eq!(parse([]).unwrap(), EngineOptions::default());
         for bad in ["--set=x", "--set=foo.bar=1", "--target-partitions=0", "--memory-limit=12XB"] {
             assert!(parse([bad.into()]).is_err(), "{bad}");
+        }
+    }
+
+    /// Both engines keep to the limit, and count what they reserve.
+    #[tokio::test]
+    async fn the_memory_limit_holds_in_both_engines() {
+        let options = EngineOptions { memory_limit_bytes: Some(4 << 20), ..Default::default() };
+        let sql = |rows: usize| format!("SELECT array_length(array_agg(value)) FROM range(0, {rows})");
+        for engine in [Engine::Plain, Engine::Slipstream] {
+            let ctx = context(engine, &options).unwrap();
+            ctx.sql(&sql(100_000)).await.unwrap().collect().await.unwrap();
+            let peak = peak_pool_bytes(&ctx).unwrap();
+            assert!((800_000..4 << 20).contains(&peak), "{engine}: {peak}");
+            let error = ctx.sql(&sql(10_000_000)).await.unwrap().collect().await.unwrap_err();
+            assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{engine}: {error}");
         }
     }
 

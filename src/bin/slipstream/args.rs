@@ -73,10 +73,10 @@ pub(crate) struct Args {
     #[arg(verbatim_doc_comment, short = 'm', long, value_name = "SIZE", value_parser = memory_limit)]
     pub(crate) memory_limit: Option<MemoryLimit>,
 
-    /// How operators share the memory: 'greedy' (first come, first served) or 'fair' (an equal part
-    /// for each one that can spill)
-    #[arg(verbatim_doc_comment, long, value_name = "POOL", default_value_t = PoolType::Greedy)]
-    pub(crate) mem_pool_type: PoolType,
+    /// How operators share the memory, by a pool of DataFusion: 'greedy' (first come, first served) or 'fair'
+    /// (an equal part for each one that can spill) [default: by the layer; with --plain greedy]
+    #[arg(verbatim_doc_comment, long, value_name = "POOL")]
+    pub(crate) mem_pool_type: Option<PoolType>,
 
     /// How many of the largest memory consumers an out-of-memory error names; 0 tracks none
     #[arg(long, value_name = "COUNT", default_value_t = 3)]

@@ -45,6 +45,10 @@ pub(crate) fn error(message: &str) {
 pub(crate) fn describe(error: &DataFusionError) -> String {
     match error.find_root() {
         DataFusionError::SQL(parser, _) => format!("SQL error: {}", parser_message(parser)),
+        // The layer's own says what to change.
+        DataFusionError::ResourcesExhausted(own) if own.contains("--memory-limit") => {
+            in_one_line(&error.strip_backtrace())
+        }
         DataFusionError::ResourcesExhausted(_) => format!(
             "{}\nThe limit is set by --memory-limit, or SET datafusion.runtime.memory_limit = '2G'; \
              --disk-limit bounds what is spilled.",

@@ -63,7 +63,8 @@ impl Shell {
         ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(catalogs, ctx.state_weak_ref())));
         register_table_functions(&ctx);
         if !args.plain {
-            ctx.install_slipstream(Slipstream::default())?;
+            let limit = if layer_limits(args) { memory_bytes(args)?.unwrap_or_default() } else { 0 };
+            ctx.install_slipstream(Slipstream::default().with_memory_limit(limit))?;
         }
         for (key, value) in &args.settings {
             set(&ctx, key, value, args.plain).await?;
@@ -128,8 +129,14 @@ fn runtime(args: &Args, stores: Arc<InstrumentedObjectStoreRegistry>) -> Result<
     builder.build_arc()
 }
 
-fn memory_pool(args: &Args) -> Result<Arc<dyn MemoryPool>> {
-    let bytes = match args.memory_limit {
+/// Whether the layer keeps to the memory limit, and not a pool of DataFusion that somebody asked for.
+fn layer_limits(args: &Args) -> bool {
+    !args.plain && args.mem_pool_type.is_none()
+}
+
+/// The memory limit; `None` for no limit.
+fn memory_bytes(args: &Args) -> Result<Option<usize>> {
+    Ok(match args.memory_limit {
         Some(MemoryLimit::Unlimited) => None,
         Some(MemoryLimit::Bytes(bytes)) => Some(bytes),
         Some(MemoryLimit::Percent(percent)) => Some(percent_of_memory(percent).ok_or_else(|| {
@@ -138,9 +145,14 @@ fn memory_pool(args: &Args) -> Result<Arc<dyn MemoryPool>> {
             )
         })?),
         None => percent_of_memory(DEFAULT_MEMORY_PERCENT),
-    };
+    })
+}
+
+fn memory_pool(args: &Args) -> Result<Arc<dyn MemoryPool>> {
+    let bytes = if layer_limits(args) { None } else { memory_bytes(args)? };
     let consumers = NonZeroUsize::new(args.top_memory_consumers);
-    Ok(match (bytes, &args.mem_pool_type, consumers) {
+    let pool_type = args.mem_pool_type.as_ref().unwrap_or(&PoolType::Greedy);
+    Ok(match (bytes, pool_type, consumers) {
         (None, _, _) => Arc::new(UnboundedMemoryPool::default()),
         (Some(bytes), PoolType::Greedy, None) => Arc::new(GreedyMemoryPool::new(bytes)),
         (Some(bytes), PoolType::Fair, None) => Arc::new(FairSpillPool::new(bytes)),
