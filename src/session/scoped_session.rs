@@ -58,13 +58,16 @@ impl<'a> ScopedSession<'a> {
     }
 }
 
-/// What the session's memory pool can give.
+/// The most memory that a query can get: of the session's pool, and by the layer's settings.
 fn memory_limit(session: &dyn Session) -> Option<usize> {
-    match session.runtime_env().memory_pool.memory_limit() {
+    let pool = match session.runtime_env().memory_pool.memory_limit() {
         MemoryLimit::Infinite => None,
         MemoryLimit::Finite(bytes) => Some(bytes),
         MemoryLimit::Unknown => Some(0),
-    }
+    };
+    let options = session.config_options().extensions.get::<SlipstreamOptions>();
+    let own = options.map(|options| [options.process.memory_limit(), options.memory_query_limit]);
+    own.into_iter().flatten().filter(|limit| *limit > 0).chain(pool).min()
 }
 
 /// The layer's statistics in front of the session's own, or of DataFusion's; only where a rule would ask for them.
