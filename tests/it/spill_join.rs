@@ -29,7 +29,7 @@ const JOINS: [&str; 12] = [
     "SELECT r.v, r.text FROM r WHERE NOT EXISTS (SELECT 1 FROM l WHERE l.k = r.k AND l.v > r.v)",
     "SELECT l.v, l.text FROM l WHERE EXISTS (SELECT 1 FROM r WHERE l.k = r.k) OR l.v % 100 = 3",
     "SELECT l.v, l.text FROM l WHERE l.k NOT IN (SELECT k FROM r WHERE k IS NOT NULL AND k % 3 = 0)",
-    "SELECT l.v, r.v FROM l JOIN r ON l.k IS NOT DISTINCT FROM r.k AND (l.k IS NOT NULL OR (l.v < 300 AND r.v < 300))",
+    "SELECT l.v, r.v FROM l JOIN r ON (l.k IS NOT DISTINCT FROM r.k) AND (l.k IS NOT NULL OR (l.v < 300 AND r.v < 300))",
 ];
 
 fn schema() -> SchemaRef {
@@ -129,7 +129,7 @@ async fn without_the_rule_the_same_join_fails_and_with_it_the_plan_says_so() {
     register(&ctx, data.path()).await;
     let join = "SELECT count(*) AS n FROM l JOIN r ON l.k = r.k AND l.text < r.text";
     let plan = picture(&query(&ctx, &format!("EXPLAIN {join}")).await.unwrap());
-    assert!(plan.contains("SpillJoinExec: mode=Partitioned, join_type=Inner"), "{plan}");
+    assert!(plan.contains("SpillJoinExec: mode=") && plan.contains(", join_type=Inner, on=["), "{plan}");
     assert!(plan.contains("spill_join: applied: may spill: Inner"), "{plan}");
     let rows = single(&query(&ctx, join).await.unwrap());
 

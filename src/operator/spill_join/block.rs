@@ -32,20 +32,24 @@ use super::spec::JoinSpec;
 /// | full | left; the same | the same |
 /// | right semi, right anti, right mark | right semi; the same, and no rows are given | probe rows by whether they matched |
 pub(super) struct Blocks {
+    /// The build rows that are still to come.
     build: SendableRecordBatchStream,
     /// A batch that was read and did not fit into the block before.
     left_over: Option<RecordBatch>,
+    /// Read once for each block, and once more at the end where matches are noted.
     probe: Files,
     matches: Option<Arc<Mutex<Matches>>>,
 }
 
 /// Which probe rows found a match in any block so far, by their numbers.
 struct Matches {
+    /// One for each row, in the order of the files.
     bits: BooleanBufferBuilder,
     _reservation: MemoryReservation,
 }
 
 impl Blocks {
+    /// Nothing is read yet.
     pub(super) fn new(pair: Pair, pairs: &PairTools) -> Self {
         let noted = match pairs.spec.join_type {
             JoinType::Inner
@@ -183,6 +187,7 @@ fn noted(
     Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&spec.output), rows))
 }
 
+/// Notes the numbers in the last column; with an `output` schema the other columns are given.
 fn note(
     batch: &RecordBatch,
     matches: &Mutex<Matches>,
@@ -200,6 +205,7 @@ fn note(
     output.map(|output| with_rows(output, columns.to_vec(), batch.num_rows())).transpose()
 }
 
+/// A row's number as an index; they came from indices.
 fn place(number: u64) -> Result<usize> {
     usize::try_from(number).map_err(|_| internal_datafusion_err!("row {number} of a join's probe side"))
 }
@@ -227,6 +233,7 @@ fn last_pass(spec: &Arc<JoinSpec>, probe: &Files, matches: Arc<Mutex<Matches>>) 
     Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&spec.output), rows))
 }
 
+/// The rows of one batch that its type gives for having found a match, or none, in any block.
 fn unmatched(spec: &JoinSpec, batch: &RecordBatch, matched: BooleanArray) -> Result<RecordBatch> {
     let kept = match spec.join_type {
         JoinType::RightMark => batch.clone(),

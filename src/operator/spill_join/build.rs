@@ -31,9 +31,13 @@ pub(super) const YIELD_AFTER: usize = 16;
 
 /// What a build needs to know.
 pub(super) struct BuildRequest {
+    /// What is joined.
     pub(super) spec: Arc<JoinSpec>,
+    /// The context that the node was given: its pool, its disk manager, its settings.
     pub(super) context: Arc<TaskContext>,
+    /// Where the node counts.
     pub(super) metrics: Arc<JoinMetrics>,
+    /// The partition that the counts and the memory consumer are named by.
     pub(super) partition: usize,
     /// How many parts the rows are divided into.
     pub(super) parts: usize,
@@ -72,6 +76,7 @@ pub(super) enum Route {
 
 /// Collects `input`, and begins to spill when its rows and their table no longer fit.
 pub(super) async fn build(request: &BuildRequest, mut input: SendableRecordBatchStream) -> Result<Built> {
+    // Registered when the first row is asked for, and not before: some pools divide their memory by the number of consumers.
     let consumer = MemoryConsumer::new(format!("{CONSUMER}[{}]", request.partition)).with_can_spill(true);
     let reservation = consumer.register(request.context.memory_pool());
     let need = request.spec.need(&request.context)?;
@@ -107,6 +112,8 @@ pub(super) async fn build(request: &BuildRequest, mut input: SendableRecordBatch
 }
 
 /// One part of a build side that does not fit as a whole.
+///
+/// A part is spilled once and for all: rows that come later follow the others to disk.
 enum Part {
     Resident { batches: Vec<RecordBatch>, bytes: usize, rows: usize },
     Spilled,
@@ -119,14 +126,21 @@ enum Part {
 ///     input ────►         └─► files of spilled parts
 /// ```
 struct Spilling {
+    /// What is joined.
     spec: Arc<JoinSpec>,
+    /// How much the resident parts need for their join.
     need: Need,
     reservation: MemoryReservation,
     counters: Counters,
+    /// Which row is in which part.
     divider: Divider,
+    /// By their numbers.
     parts: Vec<Part>,
+    /// What was collected while it fit and is not divided yet, each batch with its bytes: buffers that batches share are
+    /// counted with the first.
     collected: VecDeque<(RecordBatch, usize)>,
     collected_bytes: usize,
+    /// Divided, but not gathered: parts get their rows many batches at a time.
     waiting: Waiting,
     /// `None` while they are written to.
     files: Option<SpillFiles>,
@@ -200,6 +214,7 @@ impl Spilling {
         Ok(())
     }
 
+    /// Divides one batch, and finds room for it.
     async fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let (parts, _) = self.divider.divide(batch)?;
         self.waiting.push(batch, parts)?;
@@ -261,6 +276,7 @@ impl Spilling {
     }
 
     /// Sends the waiting rows to their parts.
+    /// Parts in memory keep theirs, and those of spilled parts go to their files.
     async fn gather(&mut self) -> Result<()> {
         let mut spilled = Vec::new();
         for (part, batch) in self.waiting.gather(self.parts.len(), self.batch_size)? {
@@ -276,6 +292,7 @@ impl Spilling {
         self.write(spilled).await
     }
 
+    /// The files go along with the task that writes them and come back with it. An error leaves none behind.
     async fn write(&mut self, batches: Vec<(usize, RecordBatch)>) -> Result<()> {
         if let Some(files) = self.files.take() {
             self.files = Some(files.append(batches).await?);
@@ -283,6 +300,9 @@ impl Spilling {
         Ok(())
     }
 
+    /// The build side as it is when its last row was divided.
+    ///
+    /// Parts without rows are no different from parts in memory: whether a probe row in them gives a row is the join's type.
     async fn finish(mut self) -> Result<SpilledBuild> {
         self.gather().await?;
         self.make_room().await?;

@@ -1,4 +1,4 @@
-//! The plan node: which build side its partitions share, and what DataFusion is told of it.
+//! The plan node: what it tells DataFusion's rules, and where each execution begins.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,11 +47,17 @@ const OPEN_FILES: usize = 256;
 ///
 /// *Spilling.* See the [module](super).
 pub(crate) struct SpillJoinExec {
+    /// The join as it was planned. It is never executed itself; what is run is made of its parts.
     join: Arc<dyn ExecutionPlan>,
+    /// Its parts, for the joins that a spilling execution makes.
     spec: Arc<JoinSpec>,
+    /// Whether the partitions share a build side. Never `Auto`, which cannot be executed.
     mode: PartitionMode,
+    /// Those of the join, without an order.
     properties: Arc<PlanProperties>,
+    /// Counted over all partitions, by the partition of the output.
     metrics: Arc<JoinMetrics>,
+    /// What partitions share once they are executed; new after `reset_state`.
     execution: Mutex<Execution>,
 }
 
@@ -83,6 +89,7 @@ impl SpillJoinExec {
         })
     }
 
+    /// The build side and the probe side.
     fn inputs(&self) -> Result<(&Plan, &Plan)> {
         match self.join.children()[..] {
             [left, right] => Ok((left, right)),
@@ -90,6 +97,9 @@ impl SpillJoinExec {
         }
     }
 
+    /// With more build sides at a time each is divided into fewer parts, since all of their files are open while they are
+    /// written. Eight are the least: with fewer, each is too much of the whole to choose well what stays in memory.
+    ///
     /// What a build side is built by.
     fn request(&self, partition: usize, builds: usize, context: &Arc<TaskContext>) -> BuildRequest {
         let parts = (OPEN_FILES / builds.max(1)).clamp(8, 32).next_power_of_two().min(MAX_PARTS);
@@ -162,6 +172,7 @@ impl ExecutionPlan for SpillJoinExec {
         self.join.dynamic_expressions_produced()
     }
 
+    /// The rows of parts that were on disk come behind all others.
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![false; self.join.children().len()]
     }
@@ -186,10 +197,12 @@ impl ExecutionPlan for SpillJoinExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
+    /// For another execution: nothing of this one is kept, its dynamic filter included, as DataFusion does it.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self::try_new(Arc::clone(&self.join).reset_state()?)?))
     }
 
+    /// Executes both inputs at once, as the plain join does, and each of their partitions once; nothing is polled yet.
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (left, right) = self.inputs()?;
         let partitions = right.output_partitioning().partition_count();
@@ -220,6 +233,7 @@ impl ExecutionPlan for SpillJoinExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 
+    /// A partition that fits shows the plain join's own counts, one that spills those of all joins that it ran.
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.with(self.join.metrics().as_ref()))
     }

@@ -27,7 +27,9 @@ const ROUNDED_UP_BYTES: usize = 128;
 
 /// A spill file that is complete. It is deleted with the last reference to it.
 pub(super) struct SpilledFile {
+    /// Deletes itself.
     pub(super) file: Arc<dyn SpillFile>,
+    /// Of the batches in it, which is the side's own whatever the batches said of themselves.
     pub(super) schema: SchemaRef,
     pub(super) rows: usize,
     /// Bytes that the rows took in memory.
@@ -46,15 +48,19 @@ impl SpilledFile {
 
 /// Files of one side of a join, one for each part; a file is created with its first rows.
 pub(super) struct SpillFiles {
+    /// Whose disk manager creates and counts the files.
     env: Arc<RuntimeEnv>,
     schema: SchemaRef,
+    /// With the codec.
     options: IpcWriteOptions,
     metrics: SpillMetrics,
     /// For messages, and for what the disk manager logs.
     purpose: &'static str,
+    /// By their parts.
     open: Vec<Option<OpenFile>>,
 }
 
+/// A file that is written to, and what was written so far.
 struct OpenFile {
     file: Arc<dyn SpillFile>,
     writer: StreamWriter<BufWriter<CountingWriter>>,
@@ -113,6 +119,9 @@ impl SpillFiles {
         joined(finished).await.map_err(|error| not_written(error, purpose))
     }
 
+    /// Runs `write` where it may block, with all files, and gives them back when it was done.
+    ///
+    /// A task of this kind cannot be stopped, so a caller that is dropped lets it end: its files are deleted by then.
     async fn blocking(
         mut self,
         write: impl FnOnce(&mut Self) -> Result<()> + Send + 'static,
@@ -155,10 +164,12 @@ fn bytes(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
+/// The outcome of a task; that it panicked is an error here, and not a panic of the caller.
 async fn joined<T: Send + 'static>(task: SpawnedTask<Result<T>>) -> Result<T> {
     task.await.map_err(|error| DataFusionError::External(Box::new(error)))?
 }
 
+/// What a user can do when there is neither memory nor disk.
 fn not_written(error: DataFusionError, purpose: &str) -> DataFusionError {
     error.context(format!(
         "the {purpose} does not fit in memory and could not be written to disk. Make room in the directory for \
@@ -167,6 +178,7 @@ fn not_written(error: DataFusionError, purpose: &str) -> DataFusionError {
 }
 
 impl OpenFile {
+    /// Ends the file; what is read later is checked against what was counted here.
     fn finish(mut self, schema: &SchemaRef, metrics: &SpillMetrics) -> Result<Arc<SpilledFile>> {
         let before = self.writer.get_ref().get_ref().bytes;
         self.writer.finish()?;

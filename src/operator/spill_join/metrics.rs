@@ -14,6 +14,7 @@ const OF_OUTPUT: &[&str] =
 /// The metrics of one node.
 #[derive(Debug, Default)]
 pub(super) struct JoinMetrics {
+    /// Of the node itself.
     set: ExecutionPlanMetricsSet,
     /// Of the joins that were run over parts of the rows, added up by name.
     inner: Mutex<MetricsSet>,
@@ -62,6 +63,7 @@ impl JoinMetrics {
 /// What one spilling partition counts.
 #[derive(Debug, Clone)]
 pub(super) struct Counters {
+    /// Files, bytes and rows that were written, under DataFusion's names, so that the query log counts them.
     pub(super) spill: SpillMetrics,
     /// Parts of the build side that were written to disk.
     pub(super) spilled_partitions: Count,
@@ -69,6 +71,7 @@ pub(super) struct Counters {
     pub(super) block_passes: Count,
     /// How often parts were divided again.
     pub(super) recursion_depth: Gauge,
+    /// The most that was reserved at one time for a build side, or for a pair.
     pub(super) peak_mem_used: Gauge,
 }
 

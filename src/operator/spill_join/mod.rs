@@ -18,6 +18,23 @@
 //!
 //! The scheme is that of the hybrid hash join (DeWitt et al., SIGMOD 1984; Shapiro, TODS 1986), with the parts that are
 //! spilled chosen while it runs, since sizes are not known beforehand.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `exec`, `run`, `slots`, `spec` | the node; one partition of it; inputs that are handed to a join; the parts that joins are made of |
+//! | `need`, `prepaid` | how much memory a build side takes; the pool that pays for one that was found to fit |
+//! | `build`, `probe`, `spilled` | one side, the other, and what the partitions that probe one build side share |
+//! | `partition` | dividing rows by the hash of their keys, and gathering them by parts |
+//! | `file`, `read`, `checksum` | writing spill files, reading them, and telling whether they are what was written |
+//! | `pair`, `block` | joining one part from disk, at once, divided again, or block by block |
+//! | `metrics` | what is counted, and how it is shown |
+//!
+//! *Who waits for whom.* No partition waits for another one to be polled, but for what DataFusion's own join waits for: a
+//! partition that fits reads its probe side when all partitions have told their keys to the dynamic filter, or that they
+//! will not. Nothing here holds a lock while it waits.
+//!
+//! *What is deleted when.* A spill file goes with the last reference to it: when it was read, or when the streams and tasks
+//! that have it are dropped, on whatever way the query ends. Memory is given back in the same way, by reservations.
 
 mod block;
 mod build;

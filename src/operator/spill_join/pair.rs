@@ -27,8 +27,11 @@ const PARTS_AGAIN: usize = 16;
 
 /// A part of both sides, on disk.
 pub(super) struct Pair {
+    /// One file, or none.
     pub(super) build: Files,
+    /// One for each partition that probed, or none.
     pub(super) probe: Files,
+    /// How often its rows were divided before, but for the first time; it chooses the hash.
     pub(super) level: usize,
     /// Dividing it would not make it smaller: all rows, or nearly all, have the same key.
     pub(super) indivisible: bool,
@@ -52,6 +55,7 @@ pub(super) struct PairTools {
     pub(super) context: Arc<TaskContext>,
     pub(super) metrics: Arc<JoinMetrics>,
     pub(super) counters: Counters,
+    /// How much memory a build side takes.
     pub(super) need: Need,
     /// Empty: reservations of the same consumer are made of it.
     pub(super) reservation: MemoryReservation,
@@ -60,8 +64,11 @@ pub(super) struct PairTools {
 /// Joins pairs, one after the other. A pair whose build side does not fit is divided again; one that cannot be divided is
 /// joined block by block.
 pub(super) struct Pairs {
+    /// Shared by all steps.
     tools: PairTools,
+    /// A stack: parts of a part come before the next pair, so that files are deleted as early as can be.
     work: Vec<Work>,
+    /// What gives rows now.
     running: Option<Running>,
 }
 
@@ -162,6 +169,7 @@ impl PairTools {
         let left = &self.spec.left;
         let build = read(pair.build, left);
         let build = self.scatter(build, left, self.spec.left_keys(), routes, level).await?;
+        // Probe rows of parts without build rows are not written where no row comes of them.
         let routes = build.iter().map(|part| match part {
             None if self.spec.needs_build() => Route::Drop,
             _ => Route::Spill,
@@ -177,6 +185,7 @@ impl PairTools {
         Ok(pairs.collect())
     }
 
+    /// Writes all `rows` into the files of their parts, but for those whose route says otherwise.
     async fn scatter(
         &self,
         rows: SendableRecordBatchStream,

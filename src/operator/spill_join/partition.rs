@@ -31,9 +31,12 @@ const SEEDS: [u64; MAX_LEVEL + 1] = [
 
 /// Says for each row which part it is in.
 pub(super) struct Divider {
+    /// Evaluated on each batch.
     keys: Keys,
     parts: usize,
+    /// Seeded by the level.
     random: RandomState,
+    /// Kept from batch to batch, for its allocation.
     hashes: Vec<u64>,
     /// Rows with a NULL key are in a part of their own, the last.
     nulls_apart: bool,
@@ -86,6 +89,7 @@ fn part(hash: u64, bits: u32) -> u8 {
 
 /// Rows that wait to be gathered by their parts: batches as they came, and the part of each row.
 pub(super) struct Waiting {
+    /// Of the side, which all batches are brought to.
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
     parts: Vec<Vec<u8>>,

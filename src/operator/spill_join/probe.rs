@@ -35,16 +35,24 @@ pub(super) struct ProbeSeen {
 
 /// Divides rows that come, one batch after the other.
 pub(super) struct Scatter {
+    /// The rows that are divided.
     input: SendableRecordBatchStream,
+    /// By the same keys and the same hash as the build side's.
     divider: Divider,
+    /// What becomes of the rows of each part.
     routes: Arc<[Route]>,
+    /// Rows for files; batches wait as they came, with rows that are not for files in them.
     waiting: Waiting,
     /// `None` while they are written to, and at the end.
     files: Option<SpillFiles>,
+    /// For the rows that wait, and their copies.
     reservation: MemoryReservation,
     batch_size: usize,
+    /// Where a NULL-aware join notes what it has seen.
     seen: Option<Arc<ProbeSeen>>,
+    /// Batches so far: a source that is always ready would keep others from running.
     taken: usize,
+    /// The files when all rows were seen.
     written: Option<Vec<Option<Arc<SpilledFile>>>>,
 }
 
@@ -93,6 +101,9 @@ impl Scatter {
         self.written.ok_or_else(|| internal_datafusion_err!("a join's spill files were lost"))
     }
 
+    /// Sends the rows of one batch on their ways, and gives those that are joined at once.
+    ///
+    /// A batch whose rows are all joined at once is handed on as it is, without a copy.
     async fn take(&mut self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let rows = batch.num_rows();
         if rows == 0 {
@@ -125,6 +136,7 @@ impl Scatter {
         })
     }
 
+    /// Writes what waits when it is much, or when there is no room for more.
     async fn make_room(&mut self) -> Result<()> {
         let full = self.waiting.bytes() >= MAX_WAITING_BYTES
             || self.waiting.rows() >= self.batch_size.saturating_mul(self.routes.len());
@@ -139,6 +151,7 @@ impl Scatter {
         Ok(())
     }
 
+    /// Writes all that waits.
     async fn write(&mut self) -> Result<()> {
         let batches = self.waiting.gather(self.routes.len(), self.batch_size)?;
         if let Some(files) = self.files.take() {
@@ -162,6 +175,7 @@ pub(super) struct ProbeFeed {
     outbox: Outbox,
 }
 
+/// What the feed is at.
 enum Feed {
     Idle(Box<Scatter>),
     Busy(BoxFuture<'static, (Box<Scatter>, Result<Option<RecordBatch>>)>),

@@ -29,6 +29,7 @@ pub(super) fn read(files: Files, schema: &SchemaRef) -> SendableRecordBatchStrea
     spawn_buffered(stream, READ_AHEAD)
 }
 
+/// Files on their way to rows: one is open, the others wait.
 struct Reading {
     files: Files,
     current: Option<OpenFile>,
@@ -54,11 +55,15 @@ impl Reading {
 
 type Bytes = Pin<Box<dyn Stream<Item = Result<Buffer>> + Send>>;
 
+/// The file that is read.
 struct OpenFile {
+    /// Kept until its last row was read, and deleted with it where nobody else has it.
     file: Arc<SpilledFile>,
+    /// Read by DataFusion's spill file, off the async threads.
     pieces: Bytes,
     /// What the decoder has not taken yet.
     piece: Buffer,
+    /// It checks what it decodes, unlike that of DataFusion's own spill files: a join's answer must not depend on a disk.
     decoder: StreamDecoder,
     rows: usize,
     bytes: u64,
@@ -121,6 +126,7 @@ impl OpenFile {
     }
 }
 
+/// One message for all that can be wrong with a file, since what is to be done is the same.
 fn not_read(error: &DataFusionError, file: &SpilledFile) -> DataFusionError {
     exec_datafusion_err!(
         "a join's spill file of {} bytes and {} rows was changed, cut off or removed while the query ran: {} ({error}). \

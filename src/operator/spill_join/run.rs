@@ -26,6 +26,7 @@ use super::spilled::{Spilled, SpilledRun};
 /// One for all partitions, since these agree about the dynamic filter inside it.
 #[derive(Debug)]
 pub(super) struct Plain {
+    /// A copy of the planned join, with its dynamic filter and its metrics.
     join: Arc<dyn ExecutionPlan>,
     left: Arc<InputSlots>,
     right: Arc<InputSlots>,
@@ -87,6 +88,7 @@ impl RecordBatchStream for Fits {
 
 /// The memory of a build side that fits, and the context in which the join finds it.
 pub(super) struct Fitting {
+    /// Out of which the join is paid.
     pool: Arc<PrepaidPool>,
     context: Arc<TaskContext>,
 }
@@ -133,6 +135,7 @@ impl Execution {
     }
 }
 
+/// As [`built`], for all partitions. The future is polled by whichever partition is polled, and outlives each of them.
 async fn collect(
     request: BuildRequest,
     input: SendableRecordBatchStream,
@@ -193,6 +196,7 @@ pub(super) fn own(
     opened(request, plain, input, probe, report)
 }
 
+/// Builds, and begins to probe.
 async fn opened(
     request: BuildRequest,
     plain: Arc<Plain>,
@@ -252,6 +256,8 @@ impl Report {
     }
 
     /// The join itself runs, and tells its keys.
+    ///
+    /// From here on its stream does so itself, also when it is dropped.
     fn made(mut self) {
         self.owed = None;
     }

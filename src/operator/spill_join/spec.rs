@@ -17,13 +17,18 @@ pub(super) type Keys = Vec<Arc<dyn PhysicalExpr>>;
 /// The parts of the join that a spilling execution puts together again and again.
 #[derive(Debug)]
 pub(super) struct JoinSpec {
+    /// Keys of both sides, in pairs.
     on: Vec<(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)>,
+    /// What matching rows must fulfil besides. It names columns by side and index, so that columns may follow.
     filter: Option<JoinFilter>,
+    /// Whether NULL keys match each other.
     null_equality: NullEquality,
     pub(super) join_type: JoinType,
     /// The columns of the join's own schema that it gives.
     pub(super) projection: Option<Vec<usize>>,
+    /// `NOT IN`: one NULL among the probe keys makes the answer empty.
     pub(super) null_aware: bool,
+    /// Rows that each partition gives at most.
     pub(super) fetch: Option<usize>,
     pub(super) left: SchemaRef,
     pub(super) right: SchemaRef,
@@ -31,6 +36,7 @@ pub(super) struct JoinSpec {
 }
 
 impl JoinSpec {
+    /// The parts of `join`.
     pub(super) fn of(join: &HashJoinExec) -> Self {
         Self {
             on: join.on().to_vec(),
@@ -46,10 +52,12 @@ impl JoinSpec {
         }
     }
 
+    /// Keys over columns of the build side.
     pub(super) fn left_keys(&self) -> Keys {
         self.on.iter().map(|(left, _)| Arc::clone(left)).collect()
     }
 
+    /// Keys over columns of the probe side.
     pub(super) fn right_keys(&self) -> Keys {
         self.on.iter().map(|(_, right)| Arc::clone(right)).collect()
     }

@@ -24,18 +24,26 @@ use super::spec::JoinSpec;
 
 /// What the partitions that probe one build side share.
 pub(super) struct Spilled {
+    /// What is joined.
     spec: Arc<JoinSpec>,
+    /// The context that the node was given. The joins get contexts of their own, with their memory in them.
     context: Arc<TaskContext>,
     metrics: Arc<JoinMetrics>,
+    /// Counts of the partition that built; all who probe count here too.
     counters: Counters,
+    /// Parts that rows are divided into, without that of the NULL keys.
     parts: usize,
     /// How many partitions probe.
     partitions: usize,
+    /// What becomes of probe rows, part by part.
     routes: Arc<[Route]>,
     /// Gone when all partitions have probed it, and from the beginning where no row is joined at once.
     resident: Mutex<Option<Arc<Resident>>>,
+    /// Partitions that may still want the rows in memory.
     probing: AtomicUsize,
+    /// The files. Locked for moments only, never while something is read or written.
     on_disk: Mutex<OnDisk>,
+    /// What a NULL-aware anti join has to know of all probe rows.
     seen: Option<Arc<ProbeSeen>>,
     /// Empty: reservations of the same consumer are made of it.
     reservation: MemoryReservation,
@@ -43,7 +51,9 @@ pub(super) struct Spilled {
 
 /// The join of the rows that stayed in memory.
 struct Resident {
+    /// One join for all partitions: it holds the table, and the bitmap of matches that they share.
     join: Arc<dyn ExecutionPlan>,
+    /// Where each partition puts its rows.
     probe: Arc<InputSlots>,
     context: Arc<TaskContext>,
     pool: Arc<PrepaidPool>,
@@ -51,7 +61,9 @@ struct Resident {
 
 /// Files by their parts.
 struct OnDisk {
+    /// Of the build side. The last partition takes them, so that each is deleted when it was read.
     build: Vec<Option<Arc<SpilledFile>>>,
+    /// Of all partitions that are done, where the last one joins them.
     probe: Vec<Files>,
     /// Partitions whose probe rows are all seen.
     arrived: usize,
@@ -82,6 +94,7 @@ impl Spilled {
         }))
     }
 
+    /// Divides `probe` as the build side was divided.
     fn scatter(&self, probe: SendableRecordBatchStream) -> Result<Scatter> {
         let divider = Divider::new(self.spec.right_keys(), self.parts, 0, self.spec.null_aware);
         let spill = self.counters.spill.clone();
@@ -136,6 +149,7 @@ impl Spilled {
         pairs
     }
 
+    /// Whether a NULL among the probe keys makes the answer empty: no build row is known to have no match then.
     fn is_unknown(&self) -> bool {
         self.seen.as_ref().is_some_and(|seen| seen.null.load(Ordering::Relaxed))
     }
@@ -236,6 +250,7 @@ impl SpilledRun {
         }))
     }
 
+    /// The next rows of the phase that this partition is in, and of the phases behind it.
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             let files = match &mut self.phase {
