@@ -151,3 +151,23 @@ async fn a_nested_loop_join_is_cancelled_within_a_probe_batch() {
     limited.assert_all_given_back(query).await;
     assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_joins_give_back_memory_and_files() {
+    for (setup, query, config) in [(&WIDE, CROSS[0], small_batches(4)), (&KEYED, MERGED[0], merge_joins(64))]
+    {
+        for running_ms in [5, 50, 250] {
+            let limited = Limited::new(500 << 10, config.clone());
+            for statement in setup {
+                sql(&limited.ctx, statement).await.unwrap();
+            }
+            let mut stream = limited.ctx.query(query).await.unwrap();
+            let _ = tokio::time::timeout(Duration::from_millis(running_ms), async {
+                while stream.next().await.is_some_and(|batch| batch.is_ok()) {}
+            })
+            .await;
+            drop(stream);
+            limited.assert_all_given_back(query).await;
+        }
+    }
+}
