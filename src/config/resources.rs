@@ -1,9 +1,11 @@
-//! The settings of memory, disk and admission, as the list of all settings describes them.
+//! The settings of memory, disk and admission, and of the rules that keep operators within them, as the list of all settings describes them.
 
 use super::settings::{Setting, described, field, process};
-use super::values::{count, size};
+use super::values::{boolean, count, size};
 
 const BYTES: &str = "bytes, or a whole number with KB, MB, GB or TB (powers of 1024), up to 1024TB";
+const MAX_BATCH_BYTES: usize = 1 << 40;
+const MAX_BATCH_ROWS: usize = 1_000_000;
 const MAX_QUERIES: usize = 1_000_000;
 const MAX_TIMEOUT_MS: usize = 86_400_000;
 const MAX_RESERVE_PERCENT: usize = 90;
@@ -138,5 +140,94 @@ pub(super) const TIMEOUT: Setting = process!(
         "1000",
         "How long a query waits for its turn before it fails.",
         "0: as long as it takes",
+    )
+);
+
+pub(super) const SPILL_JOIN_ENABLED: Setting = field!(
+    spill_join_enabled,
+    bool::to_string,
+    boolean,
+    described(
+        "spill_join.enabled",
+        "switch",
+        "true or false",
+        "false",
+        "Lets hash joins write to disk what does not fit in memory, where memory is limited. While the build side fits \
+         they are DataFusion's own.",
+        "false: a hash join whose build side does not fit fails",
+    )
+);
+
+pub(super) const MEMORY_GUARD_ENABLED: Setting = field!(
+    memory_guard_enabled,
+    bool::to_string,
+    boolean,
+    described(
+        "memory_guard.enabled",
+        "switch",
+        "true or false",
+        "false",
+        "Keeps operators that DataFusion 55.2 does not limit (windows, cross joins, exchanges that spill) within the \
+         limit of the memory pool. Turning it off gives back memory that nobody counts, and exchanges that hang.",
+        "false: these operators run as in the plain engine",
+    )
+);
+
+pub(super) const BATCH_SIZE_ENABLED: Setting = field!(
+    batch_size_enabled,
+    bool::to_string,
+    boolean,
+    described(
+        "batch_size.enabled",
+        "switch",
+        "true or false",
+        "false",
+        "Gives batches fewer rows than datafusion.execution.batch_size where rows are wide, and cuts batches before \
+         operators that keep them where memory is limited and they are large.",
+        "false: all batches have the configured rows, whatever they take in memory",
+    )
+);
+
+pub(super) const BATCH_SIZE_TARGET_BYTES: Setting = field!(
+    batch_size_target_bytes,
+    usize::to_string,
+    |text: &str| count(text, MAX_BATCH_BYTES),
+    described(
+        "batch_size.target_bytes",
+        "bytes",
+        "0 to 1099511627776",
+        "1048576",
+        "What a batch of wide rows should take at most; under a memory limit a 32nd of it where that is less, and a half \
+         or a quarter of that while half or three quarters of the limit are reserved. Too little costs time for each row.",
+        "0: wide rows come min_rows at a time",
+    )
+);
+
+pub(super) const BATCH_SIZE_MIN_ROWS: Setting = field!(
+    batch_size_min_rows,
+    usize::to_string,
+    |text: &str| count(text, MAX_BATCH_ROWS),
+    described(
+        "batch_size.min_rows",
+        "rows",
+        "0 to 1000000",
+        "64",
+        "Rows that a batch has at least, however wide they are.",
+        "0: as 1",
+    )
+);
+
+pub(super) const OPERATOR_METRICS_ENABLED: Setting = field!(
+    operator_metrics_enabled,
+    bool::to_string,
+    boolean,
+    described(
+        "operator_metrics.enabled",
+        "switch",
+        "true or false",
+        "false",
+        "Counts memory and temporary files for each operator, and adds them to its metrics: peak_mem_used and, where \
+         it spilled, files, bytes and time, in EXPLAIN ANALYZE and wherever else a plan's metrics are read.",
+        "false: operators show what DataFusion 55.2 counts, which for sorts and most aggregates is no memory",
     )
 );

@@ -317,20 +317,7 @@ pub static SETTINGS: &[Setting] = &[
             "false: DataFusion's filters stay, with the conditions in the written order",
         )
     ),
-    field!(
-        spill_join_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "spill_join.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Lets hash joins write to disk what does not fit in memory, where memory is limited. While the build side fits \
-             they are DataFusion's own.",
-            "false: a hash join whose build side does not fit fails",
-        )
-    ),
+    resources::SPILL_JOIN_ENABLED,
     field!(
         late_materialization_enabled,
         bool::to_string,
@@ -400,20 +387,7 @@ pub static SETTINGS: &[Setting] = &[
             "false: dynamic filters stay where the plain engine puts them",
         )
     ),
-    field!(
-        memory_guard_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "memory_guard.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Keeps operators that DataFusion 55.2 does not limit (windows, cross joins, exchanges that spill) within the \
-             limit of the memory pool. Turning it off gives back memory that nobody counts, and exchanges that hang.",
-            "false: these operators run as in the plain engine",
-        )
-    ),
+    resources::MEMORY_GUARD_ENABLED,
     field!(
         nested_loop_join_guard_enabled,
         bool::to_string,
@@ -512,61 +486,10 @@ pub static SETTINGS: &[Setting] = &[
             "0: nothing is kept",
         )
     ),
-    field!(
-        batch_size_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "batch_size.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Gives batches fewer rows than datafusion.execution.batch_size where rows are wide, and cuts batches before \
-             operators that keep them where memory is limited and they are large.",
-            "false: all batches have the configured rows, whatever they take in memory",
-        )
-    ),
-    field!(
-        batch_size_target_bytes,
-        usize::to_string,
-        |text: &str| count(text, MAX_STORE_BYTES),
-        described(
-            "batch_size.target_bytes",
-            "bytes",
-            "0 to 1099511627776",
-            "1048576",
-            "What a batch of wide rows should take at most; under a memory limit a 32nd of it where that is less, and a half \
-             or a quarter of that while half or three quarters of the limit are reserved. Too little costs time for each row.",
-            "0: wide rows come min_rows at a time",
-        )
-    ),
-    field!(
-        batch_size_min_rows,
-        usize::to_string,
-        |text: &str| count(text, MAX_ENTRIES),
-        described(
-            "batch_size.min_rows",
-            "rows",
-            "0 to 1000000",
-            "64",
-            "Rows that a batch has at least, however wide they are.",
-            "0: as 1",
-        )
-    ),
-    field!(
-        operator_metrics_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "operator_metrics.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Counts memory and temporary files for each operator, and adds them to its metrics: peak_mem_used and, where \
-             it spilled, files, bytes and time, in EXPLAIN ANALYZE and wherever else a plan's metrics are read.",
-            "false: operators show what DataFusion 55.2 counts, which for sorts and most aggregates is no memory",
-        )
-    ),
+    resources::BATCH_SIZE_ENABLED,
+    resources::BATCH_SIZE_TARGET_BYTES,
+    resources::BATCH_SIZE_MIN_ROWS,
+    resources::OPERATOR_METRICS_ENABLED,
     field!(
         query_log_enabled,
         bool::to_string,
