@@ -12,9 +12,11 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryLimit, MemoryPo
 use datafusion::execution::{DiskManager, SpillFile, SpillWriter, TempFileFactory};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion_slipstream::SlipstreamContextExt;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::{Limited, small_batches};
+use super::{Limited, directory, files, small_batches};
 use crate::support::{picture, single, sql};
 
 /// As many groups as rows, in batches of 64: the exchange carries them all.
@@ -195,4 +197,47 @@ async fn explain_says_which_exchanges_are_guarded_and_only_under_a_limit() {
     let (ctx, _) = crate::support::layered();
     let text = picture(&sql(&ctx, "EXPLAIN SELECT 1").await.unwrap());
     assert!(text.contains("memory_guard: refused: the session's memory pool has no limit"), "{text}");
+}
+
+/// What is spilled by one input is announced before the other's error: its reader must not wait for what never comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_is_one_error_and_no_hang() {
+    for disk_bytes in [0, 3 << 10, 40 << 10, 300 << 10] {
+        let pool = Arc::new(NoneForExchanges(GreedyMemoryPool::new(POOL_BYTES)));
+        let limited = Limited::plain(pool, small_batches(64), directory).layered();
+        sql(&limited.ctx, TABLE).await.unwrap();
+        limited.ctx.runtime_env().disk_manager.set_max_temp_directory_size(disk_bytes).unwrap();
+        let error = limited.rows(QUERY).await.unwrap_err().to_string();
+        assert!(error.contains("max_temp_directory_size"), "{disk_bytes} bytes of disk: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_spill_directory_that_is_gone_is_one_error() {
+    let pool = Arc::new(NoneForExchanges(GreedyMemoryPool::new(POOL_BYTES)));
+    let limited = Limited::plain(pool, small_batches(64), directory).layered();
+    sql(&limited.ctx, TABLE).await.unwrap();
+    for entry in std::fs::read_dir(limited.spills.path()).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let error = limited.rows(QUERY).await.unwrap_err().to_string();
+    assert!(error.contains("No such file or directory"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cancelled_exchange_gives_back_memory_and_files() {
+    for parts in [1, 20, 60] {
+        let limited = session(false);
+        sql(&limited.ctx, TABLE).await.unwrap();
+        let mut stream = limited.ctx.query(QUERY).await.unwrap();
+        // Its one row comes at the end.
+        let mut polls = 0;
+        while files(limited.spills.path()) == 0 || polls < parts {
+            let row = tokio::time::timeout(Duration::from_millis(2), stream.next()).await;
+            assert!(row.is_err(), "the query ended before it spilled");
+            polls += 1;
+        }
+        drop(stream);
+        limited.assert_all_given_back(QUERY).await;
+    }
 }
