@@ -182,16 +182,16 @@ async fn queries_side_by_side_finish_under_one_limit() {
 
 #[tokio::test]
 async fn the_sessions_own_pool_keeps_its_limit() {
-    let pool = Arc::new(FairSpillPool::new(2 << 20));
+    let pool = Arc::new(FairSpillPool::new(4 << 20));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().unwrap();
     let small = config().with_batch_size(1024);
     let (ctx, slipstream) = with_layer(SessionContext::new_with_config_rt(small, runtime));
     let error = exhausted(query(&ctx, &keeping(1_000_000)).await);
-    assert!(error.contains("limit of the session's memory pool of 2.0 MB"), "{error}");
+    assert!(error.contains("limit of the session's memory pool of 4.0 MB"), "{error}");
     assert!(error.contains("SET datafusion.runtime.memory_limit"), "{error}");
     // Ten megabytes that a sort sets aside by default would not be there.
-    let rows: usize = query(&ctx, &sorting(60_000)).await.unwrap().iter().map(RecordBatch::num_rows).sum();
-    assert_eq!((rows, last(&slipstream).error.clone()), (60_000, None));
+    let rows: usize = query(&ctx, &sorting(120_000)).await.unwrap().iter().map(RecordBatch::num_rows).sum();
+    assert_eq!((rows, last(&slipstream).error.clone()), (120_000, None));
 }
 
 /// A hash join whose table all partitions share, so that the plan's node keeps it.

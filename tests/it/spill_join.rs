@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::{config, limited_runtime, picture, query, single, sorted_rows, with_layer};
 
 /// Less than the build sides need, and enough for the rest of the plans.
-const LIMIT: usize = 3 << 20;
+const LIMIT: usize = 1 << 20;
 
 /// Every join type that SQL reaches, from both sides.
 const JOINS: [&str; 12] = [
