@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::SpillJoinExec;
+use crate::operator::{ClusteredAggregateExec, SpillJoinExec};
 use crate::scope::QueryScope;
 
 /// A build side that is known to take less than this part of the memory limit stays as it is.
@@ -47,7 +47,7 @@ impl PhysicalRule for SpillJoin {
         }
         let mut replacing = Replacing { limit, joins: Vec::new(), kept: Vec::new() };
         // The rows that the query gives are in the order that its plan says.
-        let rewritten = replacing.replace(&plan, true)?;
+        let rewritten = replacing.replace(&plan, Above { ordered: true, grouped: false })?;
         if replacing.joins.is_empty() {
             return Ok(Rewrite::refused(plan, replacing.kept.join(", ")));
         }
@@ -62,6 +62,16 @@ impl PhysicalRule for SpillJoin {
     }
 }
 
+/// What nodes above a join rely on.
+#[derive(Debug, Clone, Copy)]
+struct Above {
+    /// Somebody may rely on the order of its rows.
+    ordered: bool,
+    /// Somebody takes the rows of its probe side row group by row group. Such an aggregate is not put above joins whose build
+    /// sides are expected to be large.
+    grouped: bool,
+}
+
 /// What was replaced, and what was not.
 struct Replacing {
     limit: usize,
@@ -72,21 +82,23 @@ struct Replacing {
 }
 
 impl Replacing {
-    /// `node` with the joins in it replaced. `ordered`: somebody above may rely on the order of its rows.
-    fn replace(&mut self, node: &Arc<dyn ExecutionPlan>, ordered: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    /// `node` with the joins in it replaced.
+    fn replace(&mut self, node: &Arc<dyn ExecutionPlan>, above: Above) -> Result<Arc<dyn ExecutionPlan>> {
         let required = node.required_input_ordering();
         let kept = node.maintains_input_order();
         let mut children = Vec::new();
         for (index, child) in node.children().into_iter().enumerate() {
             let requires = required.get(index).is_some_and(Option::is_some) || node.is::<PartialSortExec>();
             let hands_on = kept.get(index).copied().unwrap_or(true);
-            children.push(self.replace(child, requires || (ordered && hands_on))?);
+            let ordered = requires || (above.ordered && hands_on);
+            let grouped = node.is::<ClusteredAggregateExec>() || (above.grouped && kept.len() == index + 1);
+            children.push(self.replace(child, Above { ordered, grouped })?);
         }
         let Some(join) = node.downcast_ref::<HashJoinExec>() else {
             return replace_children_if_necessary(Arc::clone(node), children);
         };
         let join_type = join.join_type().to_string();
-        match self.why_not(join, ordered)? {
+        match self.why_not(join, above)? {
             Some(reason) => self.kept.push(format!("{join_type} ({reason})")),
             None => {
                 self.joins.push(join_type);
@@ -97,8 +109,11 @@ impl Replacing {
         replace_children_if_necessary(Arc::clone(node), children)
     }
 
-    fn why_not(&self, join: &HashJoinExec, ordered: bool) -> Result<Option<&'static str>> {
-        if ordered && join.properties().output_ordering().is_some() {
+    fn why_not(&self, join: &HashJoinExec, above: Above) -> Result<Option<&'static str>> {
+        if above.grouped {
+            return Ok(Some("the aggregate above takes its rows row group by row group"));
+        }
+        if above.ordered && join.properties().output_ordering().is_some() {
             return Ok(Some("the order of its rows is relied on"));
         }
         if join.left().boundedness().is_unbounded() || join.right().boundedness().is_unbounded() {

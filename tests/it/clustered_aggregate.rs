@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tempfile::TempDir;
 
-use crate::support::{config, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, limited_runtime, picture, query, sorted_rows, sql, with_layer};
 
 /// Every aggregate of the queries: with a filter, distinct, over strings and NULLs, with no argument.
 const AGGREGATES: &str = "count(*), sum(v), min(s), max(s), avg(v), count(DISTINCT v % 3), \
@@ -150,6 +150,42 @@ async fn what_stands_below_and_above_changes_nothing() {
 }
 
 /// A partitioned join above needs the rows where the exchange would have put them.
+/// What a join spills comes after the rows of other row groups.
+#[tokio::test]
+async fn a_join_below_that_may_spill_keeps_the_two_steps() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("t.parquet");
+    write(&path, &(0..20_000).collect::<Vec<_>>(), 500);
+    let config = config()
+        .set_bool("datafusion.optimizer.join_reordering", false)
+        .set_usize("datafusion.optimizer.hash_join_single_partition_threshold", 1 << 40)
+        .set_usize("datafusion.optimizer.hash_join_single_partition_threshold_rows", 1 << 40);
+    let runtime = limited_runtime(3 << 20, folder.path());
+    let (ctx, slipstream) = with_layer(SessionContext::new_with_config_rt(config, runtime));
+    ctx.register_parquet("t", path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+    for statement in [
+        "SET slipstream.clustered_aggregate.min_rows = 0",
+        "SET slipstream.join_order.enabled = false",
+        "CREATE TABLE wide AS SELECT v AS wk, concat('a text of some length, with the number ', v) AS text \
+         FROM generate_series(0, 19999) t(v)",
+        "CREATE TABLE small AS SELECT v AS wk, concat('s', v) AS text FROM generate_series(0, 99) t(v)",
+    ] {
+        sql(&ctx, statement).await.unwrap();
+    }
+    let text = "SELECT k, count(*), max(text) FROM wide JOIN t ON wk = k GROUP BY k";
+    assert_eq!(verdict(&ctx, text).await, "refused: a join below may spill, and what it spills comes late");
+    let rows = query(&ctx, text).await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 20_000);
+    let record = slipstream.query_log().queries().pop().unwrap();
+    assert!(record.spilled_bytes > 0, "{record:?}");
+
+    let text = "SELECT k, count(*), max(text) FROM small JOIN t ON wk = k GROUP BY k";
+    assert!(verdict(&ctx, text).await.starts_with("applied: by k in 40 row groups"));
+    let plan = picture(&query(&ctx, &format!("EXPLAIN {text}")).await.unwrap());
+    assert!(!plan.contains("SpillJoinExec"), "{plan}");
+    same_rows(&ctx, text).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_exchange_that_somebody_relies_on_stays() {
     let folder = TempDir::new().unwrap();

@@ -46,11 +46,19 @@ impl Parts {
     }
 
     /// Bytes will do: in UTF-8 no character begins within another.
+    ///
+    /// Nothing is compared with an empty part: the C library's comparison of no bytes reads, masked, from the address of
+    /// the empty part, which is mapped nowhere, and processors take a hundred times as long for that (half of TPC-H Q13).
     fn matches(&self, text: &[u8]) -> bool {
-        let rest = text.strip_prefix(self.begin.as_slice());
-        let Some(mut rest) = rest.and_then(|rest| rest.strip_suffix(self.end.as_slice())) else {
-            return false;
-        };
+        let mut rest = text;
+        if !self.begin.is_empty() {
+            let Some(after) = rest.strip_prefix(self.begin.as_slice()) else { return false };
+            rest = after;
+        }
+        if !self.end.is_empty() {
+            let Some(before) = rest.strip_suffix(self.end.as_slice()) else { return false };
+            rest = before;
+        }
         for part in &self.middle {
             let Some(at) = part.find(rest) else { return false };
             rest = rest.get(at + part.needle().len()..).unwrap_or_default();

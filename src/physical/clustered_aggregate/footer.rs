@@ -26,9 +26,23 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use crate::operator::KeyIntervals;
+use crate::physical::estimate::{Known, estimate};
 use crate::physical::lineage::column_index;
 
 type Refusal = Cow<'static, str>;
+
+/// Whether the rows of a join may come late, since those whose partners did not fit in memory are on disk: where memory is
+/// limited, to so many bytes, and the build side is not expected to take a small part of it. Where it is, the join stays
+/// one that cannot spill.
+pub(super) fn may_come_late(join: &HashJoinExec, limit: Option<usize>, known: Known<'_>) -> bool {
+    /// A build side takes its rows twice while its table is made, and neighbours take memory, too.
+    const SMALL_PART: f64 = 16.0;
+    let Some(limit) = limit else { return false };
+    estimate(join.left(), known).is_none_or(|build| {
+        let row: f64 = build.columns.iter().map(|column| column.bytes).sum();
+        build.rows * row * SMALL_PART > limit as f64
+    })
+}
 
 /// The scan whose row groups arrive at `plan` one after the other, and the column of its table that `column` is.
 ///
@@ -36,12 +50,15 @@ type Refusal = Cow<'static, str>;
 /// of a join, as long as no exchange spreads it: with one build side for all partitions there is none. Rows that a join
 /// adds for its build side have no key of the probe side, hence no outer join on that side.
 ///
+/// `late` says of a join whether some of its rows may come after those of other row groups.
+///
 /// # Errors
 /// The reason why there is no such scan.
-pub(super) fn clustered_scan(
-    plan: &Arc<dyn ExecutionPlan>,
+pub(super) fn clustered_scan<'a>(
+    plan: &'a Arc<dyn ExecutionPlan>,
     column: usize,
-) -> Result<(&FileScanConfig, usize), Refusal> {
+    late: &dyn Fn(&HashJoinExec) -> bool,
+) -> Result<(&'a FileScanConfig, usize), Refusal> {
     const COMPUTED: Refusal = Cow::Borrowed("the group keys are computed");
     let kept = |projection: Option<&[usize]>, column: usize| match projection {
         Some(kept) => kept.get(column).copied().ok_or(COMPUTED),
@@ -60,17 +77,20 @@ pub(super) fn clustered_scan(
     }
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         let expr = projection.expr().get(column).map(|item| &item.expr);
-        return clustered_scan(projection.input(), expr.and_then(column_index).ok_or(COMPUTED)?);
+        return clustered_scan(projection.input(), expr.and_then(column_index).ok_or(COMPUTED)?, late);
     }
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
-        return clustered_scan(filter.input(), kept(filter.projection().as_deref(), column)?);
+        return clustered_scan(filter.input(), kept(filter.projection().as_deref(), column)?, late);
     }
     if let Some(cooperative) = plan.downcast_ref::<CooperativeExec>() {
-        return clustered_scan(cooperative.input(), column);
+        return clustered_scan(cooperative.input(), column, late);
     }
     let join = plan.downcast_ref::<HashJoinExec>().ok_or("rows do not arrive row group by row group")?;
     if *join.partition_mode() != PartitionMode::CollectLeft {
         return Err("a partitioned join is below".into());
+    }
+    if late(join) {
+        return Err("a join below may spill, and what it spills comes late".into());
     }
     let column = kept(join.projection.as_deref(), column)?;
     let left_width = match join.join_type() {
@@ -79,7 +99,7 @@ pub(super) fn clustered_scan(
         _ => return Err("a join below adds rows of its build side".into()),
     };
     let column = column.checked_sub(left_width).ok_or("the group keys are of a build side")?;
-    clustered_scan(join.right(), column)
+    clustered_scan(join.right(), column, late)
 }
 
 /// The footers that DataFusion has read.

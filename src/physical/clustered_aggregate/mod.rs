@@ -10,11 +10,13 @@ use datafusion::config::ConfigOptions;
 use datafusion::physical_expr::Distribution;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::InterleaveExec;
 use datafusion::physical_plan::{ExecutionPlan, InputOrderMode, Partitioning};
 
-use self::footer::{Footers, clustered_scan};
+use self::footer::{Footers, clustered_scan, may_come_late};
+use super::estimate::Known;
 use super::lineage::column_index;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -68,8 +70,12 @@ impl PhysicalRule for ClusteredAggregate {
         }
         let min_rows =
             SlipstreamOptions::active(config).map_or(0, |options| options.clustered_aggregate_min_rows);
+        let spills = SlipstreamOptions::active(config).is_some_and(|options| options.spill_join_enabled);
+        let limit = QueryScope::of(config).and_then(QueryScope::memory_limit).filter(|_| spills);
         let mut rewriter = Rewriter {
             footers: Footers { cache, min_rows },
+            limit,
+            known: Known::of(config),
             applied: Vec::new(),
             refused: Cow::Borrowed("the plan has no grouped aggregate in two steps"),
         };
@@ -81,14 +87,17 @@ impl PhysicalRule for ClusteredAggregate {
     }
 }
 
-struct Rewriter {
+struct Rewriter<'a> {
     footers: Footers,
+    /// The memory limit, where joins spill under it.
+    limit: Option<usize>,
+    known: Known<'a>,
     applied: Vec<String>,
     /// Why the last candidate was left as it was.
     refused: Cow<'static, str>,
 }
 
-impl Rewriter {
+impl Rewriter<'_> {
     /// `hashed` says whether a node above relies on how the rows of `plan` are spread over its partitions.
     fn rewrite(&mut self, plan: &Plan, hashed: bool) -> Result<Plan> {
         if let Some(steps) = TwoSteps::of(plan) {
@@ -125,7 +134,8 @@ impl Rewriter {
         for (index, (expr, _)) in partial.group_expr().expr().iter().enumerate() {
             let Some(column) = column_index(expr) else { continue };
             let partitions = steps.partitions * ROW_GROUPS_PER_PARTITION;
-            let intervals = clustered_scan(partial.input(), column)
+            let late = |join: &HashJoinExec| may_come_late(join, self.limit, self.known);
+            let intervals = clustered_scan(partial.input(), column, &late)
                 .and_then(|(scan, column)| self.footers.intervals(scan, column));
             match intervals {
                 Ok(intervals) if intervals.len() < partitions => {
