@@ -16,6 +16,9 @@ use crate::support::{config, limited_runtime, picture, query, single, sorted_row
 /// Less than the build sides need, and enough for the rest of the plans.
 const LIMIT: usize = 1 << 20;
 
+/// Less than a table of the keys alone needs.
+const TIGHT: usize = 700_000;
+
 /// Every join type that SQL reaches, from both sides.
 const JOINS: [&str; 12] = [
     "SELECT l.v, r.v FROM l JOIN r ON l.k = r.k",
@@ -103,7 +106,7 @@ async fn joins_that_do_not_fit_give_the_rows_of_the_plain_engine() {
     }
     for config in [partitioned(config()), collected(config())] {
         let spill = TempDir::new().unwrap();
-        let runtime = limited_runtime(LIMIT, spill.path());
+        let runtime = limited_runtime(TIGHT, spill.path());
         let (ctx, slipstream) =
             with_layer(SessionContext::new_with_config_rt(config.with_batch_size(1024), runtime));
         register(&ctx, data.path()).await;
