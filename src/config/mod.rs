@@ -36,10 +36,10 @@ pub const RULE_NAMES: &[&str] = &[
     "fused_filter",
     "key_filter",
     "spill_join",
-    "batch_size",
-    "operator_metrics",
     "memory_guard",
     "nested_loop_join_guard",
+    "batch_size",
+    "operator_metrics",
 ];
 
 /// The values of the `slipstream.*` settings of one session.

@@ -35,10 +35,10 @@ struct Splice {
 /// | `fused_filter` | `SanityCheckPlan` | the rules above know DataFusion's filter only |
 /// | `key_filter` | `SanityCheckPlan` | `scan_filter` has decided which readers filter, and no rule above knows its operator and its wrappers |
 /// | `spill_join` | `SanityCheckPlan` | every rule above looks for hash joins, or changes their inputs |
-/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators |
-/// | `operator_metrics` | `SanityCheckPlan` | all operators are in place |
-/// | `memory_guard` | `SanityCheckPlan` | its wrappers go around those of `operator_metrics`, so that each operator counts its own memory, and it makes nested-loop joins, which the next rule guards |
+/// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
+/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators; windows by pieces are to find the inputs that they were planned with |
+/// | `operator_metrics` | `SanityCheckPlan` | all operators are in place |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },
@@ -51,10 +51,10 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(KeyFilter), before: CHECKER },
     Splice { rule: || Arc::new(SpillJoin), before: CHECKER },
-    Splice { rule: || Arc::new(BatchSize), before: CHECKER },
-    Splice { rule: || Arc::new(OperatorMetrics), before: CHECKER },
     Splice { rule: || Arc::new(MemoryGuard), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },
+    Splice { rule: || Arc::new(BatchSize), before: CHECKER },
+    Splice { rule: || Arc::new(OperatorMetrics), before: CHECKER },
 ];
 
 /// DataFusion's rule that rejects plans which cannot be executed; it stays behind all of ours.

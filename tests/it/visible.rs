@@ -58,7 +58,7 @@ async fn a_query_leaves_a_record_with_its_text_rows_and_rules() {
 
     let table = "SELECT id, status, rows, execute_ms IS NOT NULL, error, rules_applied, rules_refused[-1] \
                  FROM slipstream.queries WHERE status <> 'running' AND id = 2";
-    let refused = "nested_loop_join_guard: the plan has no nested-loop join";
+    let refused = "operator_metrics: no operator of the plan uses memory";
     assert_eq!(
         single(&query(&ctx, table).await.unwrap()),
         format!("2 | finished | 1 | true |  | [] | {refused}")
