@@ -154,13 +154,18 @@ async fn what_stands_below_and_above_changes_nothing() {
 #[tokio::test]
 async fn a_join_below_that_may_spill_keeps_the_two_steps() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("t.parquet");
-    write(&path, &(0..20_000).collect::<Vec<_>>(), 500);
+    // A scan below a join is not split: two files give it two partitions.
+    let path = folder.path().join("t");
+    std::fs::create_dir(&path).unwrap();
+    let keys: Vec<_> = (0..20_000).collect();
+    for (name, keys) in ["1.parquet", "2.parquet"].iter().zip(keys.chunks(10_000)) {
+        write(&path.join(name), keys, 500);
+    }
     let config = config()
         .set_bool("datafusion.optimizer.join_reordering", false)
         .set_usize("datafusion.optimizer.hash_join_single_partition_threshold", 1 << 40)
         .set_usize("datafusion.optimizer.hash_join_single_partition_threshold_rows", 1 << 40);
-    let runtime = limited_runtime(10 << 20, folder.path());
+    let runtime = limited_runtime(6 << 20, folder.path());
     let (ctx, _) = with_layer(SessionContext::new_with_config_rt(config, runtime));
     ctx.register_parquet("t", path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
     for statement in [
