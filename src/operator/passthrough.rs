@@ -54,10 +54,16 @@ pub(crate) trait Wrap: fmt::Debug + Send + Sync + Sized + 'static {
 ///
 /// Forwarding is complete by lint: a trait method that DataFusion adds fails the build here instead of
 /// answering with its default, which for filter pushdown and statistics would silently slow a query down.
-#[derive(Debug)]
 pub(crate) struct Passthrough<W> {
     wrap: Arc<W>,
     inner: Arc<dyn ExecutionPlan>,
+}
+
+/// Errors of DataFusion print nodes: they read as they do without the layer.
+impl<W> fmt::Debug for Passthrough<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.inner, f)
+    }
 }
 
 impl<W: Wrap> Passthrough<W> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::config::ConfigOptions;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -149,8 +150,12 @@ impl Rewriting {
             children.push(self.rewrite(Arc::clone(child), tree, kept)?);
         }
         let plan = if children.is_empty() { plan } else { replace_children_if_necessary(plan, children)? };
-        let plan =
-            if self.sizes { sized(plan, whole_bytes(row_width(&tree.columns)), self.policy) } else { plan };
+        // Other leaves may be about the session itself: SHOW reads the batch size that it shows from its context.
+        let reads = !plan.children().is_empty() || plan.is::<DataSourceExec>();
+        let plan = match self.sizes && reads {
+            true => sized(plan, whole_bytes(row_width(&tree.columns)), self.policy),
+            false => plan,
+        };
         if kept && varies(&plan.schema(), self.policy, self.configured) {
             self.cut += 1;
             return Ok(cut(plan, self.policy));
