@@ -37,7 +37,7 @@ struct Splice {
 /// | `spill_join` | `SanityCheckPlan` | every rule above looks for hash joins, or changes their inputs |
 /// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
-/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators; windows by pieces are to find the inputs that they were planned with |
+/// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators |
 /// | `operator_metrics` | `SanityCheckPlan` | all operators are in place |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, UInt32Array};
-use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
@@ -13,7 +13,7 @@ use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::Described;
@@ -172,13 +172,19 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    /// The one batch of `piece`; none where it has no rows.
+    /// `piece` with its new columns; none where it has no rows. DataFusion gives one batch, a wrapper around its node may
+    /// cut it.
     async fn run(&self, piece: Vec<RecordBatch>) -> Result<Option<RecordBatch>> {
         let rows = stream::iter(piece.into_iter().map(Ok));
         let rows = RecordBatchStreamAdapter::new(Arc::clone(&self.input_schema), rows);
         *self.piece.0.lock() = Some(Box::pin(rows));
-        let mut evaluated = self.window.execute(self.partition, Arc::clone(&self.piece_context))?;
-        evaluated.next().await.transpose()
+        let evaluated = self.window.execute(self.partition, Arc::clone(&self.piece_context))?;
+        let schema = evaluated.schema();
+        let mut batches: Vec<RecordBatch> = evaluated.try_collect().await?;
+        Ok(match batches.len() {
+            0 | 1 => batches.pop(),
+            _ => Some(concat_batches(&schema, &batches)?),
+        })
     }
 }
 
