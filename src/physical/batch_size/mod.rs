@@ -150,12 +150,11 @@ impl Rewriting {
             children.push(self.rewrite(Arc::clone(child), tree, kept)?);
         }
         let plan = if children.is_empty() { plan } else { replace_children_if_necessary(plan, children)? };
-        // Other leaves may be about the session itself: SHOW reads the batch size that it shows from its context.
+        // Other leaves may be about the session itself: SHOW reads the batch size that it shows from its context. Rows without
+        // width give a node the configured size back.
         let reads = !plan.children().is_empty() || plan.is::<DataSourceExec>();
-        let plan = match self.sizes && reads {
-            true => sized(plan, whole_bytes(row_width(&tree.columns)), self.policy),
-            false => plan,
-        };
+        let width = if reads { whole_bytes(row_width(&tree.columns)) } else { 0 };
+        let plan = if self.sizes { sized(plan, width, self.policy) } else { plan };
         if kept && varies(&plan.schema(), self.policy, self.configured) {
             self.cut += 1;
             return Ok(cut(plan, self.policy));
