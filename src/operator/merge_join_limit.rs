@@ -1,19 +1,18 @@
 //! A sort-merge join whose memory counts as what it is: memory that the join can spill.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::Mutex;
 
-use super::context::derived;
-use super::no_spill::OuterContext;
+use super::own_context::execute_in;
 use super::passthrough::{Passthrough, Wrap};
+use super::pool_view::{PoolView, View};
 
 /// How the join's memory consumers are named.
 const CONSUMER: &str = "SMJStream";
@@ -43,82 +42,60 @@ impl Wrap for MergeJoinLimit {
     ) -> Result<SendableRecordBatchStream> {
         let config = context.session_config();
         let batch_rows = config.batch_size().max(MIN_BATCH_ROWS);
-        let outer = Arc::new(OuterContext(Arc::clone(&context)));
-        let config = config.clone().with_batch_size(batch_rows).with_extension(outer);
-        let memory_pool =
-            Arc::new(Spillable { inner: Arc::clone(context.memory_pool()), registered: Mutex::default() });
+        let config = config.clone().with_batch_size(batch_rows);
+        let memory_pool = PoolView::of(context.memory_pool(), Spillable::default());
         let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
-        inner.execute(partition, derived(&context, config, Arc::new(runtime)))
+        execute_in(inner, partition, &context, config, runtime)
     }
 }
 
 /// Registers the join's consumers below as spillable, and mirrors what they reserve.
+#[derive(Default)]
 struct Spillable {
-    inner: Arc<dyn MemoryPool>,
     /// By the id of the join's consumer.
     registered: Mutex<HashMap<usize, MemoryReservation>>,
 }
 
-impl fmt::Debug for Spillable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spillable").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for Spillable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl MemoryPool for Spillable {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn register(&self, consumer: &MemoryConsumer) {
+impl View for Spillable {
+    fn register(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
         if consumer.name().starts_with(CONSUMER) {
-            let spillable = MemoryConsumer::new(consumer.name()).with_can_spill(true).register(&self.inner);
+            let spillable = MemoryConsumer::new(consumer.name()).with_can_spill(true).register(pool);
             self.registered.lock().insert(consumer.id(), spillable);
         } else {
-            self.inner.register(consumer);
+            pool.register(consumer);
         }
     }
 
-    fn unregister(&self, consumer: &MemoryConsumer) {
+    fn unregister(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
         if self.registered.lock().remove(&consumer.id()).is_none() {
-            self.inner.unregister(consumer);
+            pool.unregister(consumer);
         }
     }
 
-    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+    fn grow(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, additional: usize) {
         match self.registered.lock().get(&reservation.consumer().id()) {
             Some(spillable) => spillable.grow(additional),
-            None => self.inner.grow(reservation, additional),
+            None => pool.grow(reservation, additional),
         }
     }
 
-    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+    fn shrink(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, shrink: usize) {
         match self.registered.lock().get(&reservation.consumer().id()) {
             Some(spillable) => spillable.shrink(shrink),
-            None => self.inner.shrink(reservation, shrink),
+            None => pool.shrink(reservation, shrink),
         }
     }
 
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+    fn try_grow(
+        &self,
+        pool: &Arc<dyn MemoryPool>,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> Result<()> {
         match self.registered.lock().get(&reservation.consumer().id()) {
             Some(spillable) => spillable.try_grow(additional),
-            None => self.inner.try_grow(reservation, additional),
+            None => pool.try_grow(reservation, additional),
         }
-    }
-
-    fn reserved(&self) -> usize {
-        self.inner.reserved()
-    }
-
-    fn memory_limit(&self) -> MemoryLimit {
-        self.inner.memory_limit()
     }
 }
 
@@ -131,8 +108,7 @@ mod tests {
     fn the_joins_consumer_has_a_fair_share_and_gives_it_back() {
         let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
         let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&below);
-        let view: Arc<dyn MemoryPool> =
-            Arc::new(Spillable { inner: Arc::clone(&below), registered: Mutex::default() });
+        let view = PoolView::of(&below, Spillable::default());
         let join = MemoryConsumer::new("SMJStream[0]").register(&view);
         let other = MemoryConsumer::new("other").register(&view);
         other.try_grow(100).unwrap();

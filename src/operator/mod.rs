@@ -16,6 +16,7 @@
 //! | `window_by_pieces`, `accounted_window` | wrappers | keep windows within the memory limit |
 //! | `advised` | wrapper | says what to do where a node lacks memory |
 //! | `merge_join_limit` | wrapper | a sort-merge join whose memory counts as spillable |
+//! | `aggregate_limit` | wrapper | an aggregate whose output counts as memory that cannot spill |
 //! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
@@ -30,6 +31,7 @@
 
 mod accounted;
 mod advised;
+mod aggregate_limit;
 mod analyze;
 mod batch_size;
 mod clustered_aggregate;
@@ -47,6 +49,7 @@ mod monitored;
 mod nested_loop_spill;
 mod no_spill;
 mod observed;
+mod own_context;
 mod passthrough;
 mod pool_view;
 mod probe_slices;
@@ -59,6 +62,7 @@ mod window;
 
 pub(crate) use accounted::{ContextUse, accounted, is_accounted};
 pub(crate) use advised::advised;
+pub(crate) use aggregate_limit::{aggregate_input, aggregate_limit};
 pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use batch_size::{BatchPolicy, cut, sized, used_bytes};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
@@ -73,8 +77,9 @@ pub(crate) use late_fetch::{Fetch, LateFile, late_fetch};
 pub(crate) use merge_join_limit::merge_join_limit;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
-pub(crate) use no_spill::{no_spill, outer_context};
+pub(crate) use no_spill::no_spill;
 pub(crate) use observed::observed;
+pub(crate) use own_context::outer_context;
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use shared::{SharedSubplanExec, share};

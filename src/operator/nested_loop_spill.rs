@@ -1,18 +1,17 @@
 //! A nested-loop join that may spill: its build side can be executed again, and its last chunk is never empty.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::common::Result;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::context::derived;
-use super::no_spill::OuterContext;
+use super::own_context::execute_in;
 use super::passthrough::{Passthrough, Wrap};
+use super::pool_view::{PoolView, View};
 use super::rerun::Batches;
 
 /// The memory consumer by which a spilling join loads a chunk, one request a batch.
@@ -45,74 +44,32 @@ impl Wrap for NestedLoopSpill {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         // A pool for each partition, since each loads all chunks by itself.
-        let memory_pool = Arc::new(LastBatchPool {
-            inner: Arc::clone(context.memory_pool()),
-            batches: self.batches.clone(),
-            requests: AtomicUsize::new(0),
-        });
+        let last_batch = LastBatch { batches: self.batches.clone(), requests: AtomicUsize::new(0) };
+        let memory_pool = PoolView::of(context.memory_pool(), last_batch);
         let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
-        let outer = Arc::new(OuterContext(Arc::clone(&context)));
-        let config = context.session_config().clone().with_extension(outer);
-        inner.execute(partition, derived(&context, config, Arc::new(runtime)))
+        execute_in(inner, partition, &context, context.session_config().clone(), runtime)
     }
 }
 
-/// Forwards everything, and turns the chunk loader's request for the last batch into one that cannot fail.
-struct LastBatchPool {
-    inner: Arc<dyn MemoryPool>,
+/// Turns the chunk loader's request for the last batch into one that cannot fail.
+struct LastBatch {
     batches: Batches,
     requests: AtomicUsize,
 }
 
-impl fmt::Debug for LastBatchPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LastBatchPool").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for LastBatchPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl MemoryPool for LastBatchPool {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn register(&self, consumer: &MemoryConsumer) {
-        self.inner.register(consumer);
-    }
-
-    fn unregister(&self, consumer: &MemoryConsumer) {
-        self.inner.unregister(consumer);
-    }
-
-    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.inner.grow(reservation, additional);
-    }
-
-    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.inner.shrink(reservation, shrink);
-    }
-
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+impl View for LastBatch {
+    fn try_grow(
+        &self,
+        pool: &Arc<dyn MemoryPool>,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> Result<()> {
         if reservation.consumer().name() == CHUNK_LOADER
             && self.requests.fetch_add(1, Ordering::Relaxed) + 1 == self.batches.count()
         {
-            self.inner.grow(reservation, additional);
+            pool.grow(reservation, additional);
             return Ok(());
         }
-        self.inner.try_grow(reservation, additional)
-    }
-
-    fn reserved(&self) -> usize {
-        self.inner.reserved()
-    }
-
-    fn memory_limit(&self) -> MemoryLimit {
-        self.inner.memory_limit()
+        pool.try_grow(reservation, additional)
     }
 }

@@ -9,19 +9,13 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::advised::with_advice;
-use super::context::derived;
+use super::own_context::execute_in;
 use super::passthrough::{Passthrough, Wrap};
 
 /// Runs `plan` without temporary files; when its memory consumer, named `consumer…`, then lacks memory, `advice` is
 /// added to the error.
 ///
-/// Its inputs must be wrapped by [`outer_context`] before it is built, so that they keep theirs:
-///
-/// ```text
-///   no_spill(NestedLoopJoinExec)         no temporary files
-///     ├─ outer_context(left)             as above the join
-///     └─ outer_context(right)
-/// ```
+/// Its inputs must be wrapped by [`outer_context`](super::outer_context) before it is built, so that they keep theirs.
 pub(crate) fn no_spill(
     plan: Arc<dyn ExecutionPlan>,
     consumer: &'static str,
@@ -29,14 +23,6 @@ pub(crate) fn no_spill(
 ) -> Arc<dyn ExecutionPlan> {
     Passthrough::around(plan, NoSpill { consumer, advice })
 }
-
-/// Runs `plan`, an input of a node that runs in a context of its own, in the context that the node was given.
-pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Passthrough::around(plan, Outer)
-}
-
-/// The context around a node that runs in one of its own, carried to its inputs.
-pub(super) struct OuterContext(pub(super) Arc<TaskContext>);
 
 /// Derives a context without temporary files. Where there are none anyway, nothing is changed.
 #[derive(Debug)]
@@ -58,26 +44,9 @@ impl Wrap for NoSpill {
         let disk_manager =
             Arc::new(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled).build()?);
         let runtime = RuntimeEnv { disk_manager, ..context.runtime_env().as_ref().clone() };
-        let outer = Arc::new(OuterContext(Arc::clone(&context)));
-        let config = context.session_config().clone().with_extension(outer);
-        let stream = inner.execute(partition, derived(&context, config, Arc::new(runtime)))?;
+        let config = context.session_config().clone();
+        let stream = execute_in(inner, partition, &context, config, runtime)?;
         let Self { consumer, advice } = **self;
         Ok(with_advice(stream, consumer, advice))
-    }
-}
-
-/// Puts the context back that the nearest node above took away.
-#[derive(Debug)]
-struct Outer;
-
-impl Wrap for Outer {
-    fn execute(
-        self: &Arc<Self>,
-        inner: &Arc<dyn ExecutionPlan>,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        let outer = context.session_config().get_extension::<OuterContext>();
-        inner.execute(partition, outer.map_or(context, |outer| Arc::clone(&outer.0)))
     }
 }

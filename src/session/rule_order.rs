@@ -38,7 +38,7 @@ struct Splice {
 /// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
 /// | `batch_size` | `SanityCheckPlan` | it looks at the widths of all final operators |
-/// | `operator_metrics` | `SanityCheckPlan` | all operators are in place |
+/// | `operator_metrics` | `SanityCheckPlan` | all operators are in place, and what wrappers hold for a node is counted with it |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },

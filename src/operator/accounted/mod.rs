@@ -1,8 +1,8 @@
 //! A node whose memory and temporary files are counted for it alone.
 //!
 //! ```text
-//!   query's pool ◄─┬─ OperatorPool (sort) ◄─ the sort's reservations          disk manager ◄─┬─ counted files (sort)
-//!                  └─ OperatorPool (join) ◄─ the join's reservations                         └─ counted files (join)
+//!   query's pool ◄─┬─ counting view (sort) ◄─ the sort's reservations          disk manager ◄─┬─ counted files (sort)
+//!                  └─ counting view (join) ◄─ the join's reservations                         └─ counted files (join)
 //! ```
 //!
 //! DataFusion gives every operator the same `TaskContext`. Here an operator is executed in one of its own, whose pool and
@@ -17,7 +17,6 @@ use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
@@ -26,7 +25,7 @@ use datafusion::physical_plan::metrics::MetricsSet;
 pub(crate) use self::kind::ContextUse;
 
 use self::files::counted;
-use self::pool::{OperatorPool, around};
+use self::pool::{around, counting};
 use self::usage::Usage;
 use super::context::{Derived, derived, derived_without_functions, holding};
 use super::passthrough::{Passthrough, Wrap};
@@ -60,8 +59,7 @@ impl Accounted {
         let (pool, disk) = around(given);
         let disk_manager = counted(&disk, &self.usage)?;
         let disks = (disk, Arc::clone(&disk_manager));
-        let memory_pool: Arc<dyn MemoryPool> =
-            Arc::new(OperatorPool::new(pool, Arc::clone(&self.usage), disks));
+        let memory_pool = counting(&pool, &self.usage, disks);
         let runtime = RuntimeEnv { memory_pool, disk_manager, ..given.runtime_env().as_ref().clone() };
         let derive = if self.functions { derived } else { derived_without_functions };
         Ok(derive(given, given.session_config().clone(), Arc::new(runtime)))

@@ -37,16 +37,6 @@ impl Usage {
         self.reserved.fetch_sub(by, Ordering::Relaxed);
     }
 
-    /// Bytes that are reserved now.
-    pub(super) fn reserved(&self) -> usize {
-        self.reserved.load(Ordering::Relaxed)
-    }
-
-    /// The most bytes that were reserved at one time.
-    pub(super) fn peak(&self) -> usize {
-        self.peak.value()
-    }
-
     /// `own`, the metrics that the operator keeps itself, with what it does not say.
     ///
     /// | metric | unit | shown |
@@ -104,7 +94,7 @@ mod tests {
         usage.grown(60);
         usage.shrunk(60);
         usage.grown(70);
-        assert_eq!((usage.reserved(), usage.peak()), (70, 70));
+        assert_eq!((usage.reserved.load(Ordering::Relaxed), usage.peak.value()), (70, 70));
         let all = usage.added_to(&own.clone_inner());
         assert_eq!(all.sum_by_name(PEAK).map(|sum| sum.as_usize()), Some(70));
         assert_eq!(all.spill_count(), None, "an operator that has not spilled shows no files");

@@ -13,10 +13,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 
 use self::packs::PackedFiles;
-use super::context::derived;
-use super::no_spill::OuterContext;
+use super::own_context::execute_in;
 use super::passthrough::{Passthrough, Wrap};
-use super::pool_view::{Grant, PoolView};
+use super::pool_view::{PoolView, View};
 
 /// The most that one file on disk holds. What was read is deleted file by file, and a file that is not read to its end
 /// holds a file descriptor: small files free disk early, large ones save descriptors.
@@ -76,15 +75,14 @@ impl Wrap for ExchangeSpill {
         let memory_pool = PoolView::of(context.memory_pool(), NothingIsFree);
         let runtime =
             RuntimeEnv { disk_manager: Arc::new(disk_manager), memory_pool, ..runtime.as_ref().clone() };
-        let config = config.with_extension(Arc::new(OuterContext(Arc::clone(&context))));
-        inner.execute(partition, derived(&context, config, Arc::new(runtime)))
+        execute_in(inner, partition, &context, config, runtime)
     }
 }
 
 /// A batch without columns takes no memory, so it needs no room; spilled, it would not fill a file of one byte.
 struct NothingIsFree;
 
-impl Grant for NothingIsFree {
+impl View for NothingIsFree {
     fn try_grow(
         &self,
         pool: &Arc<dyn MemoryPool>,
