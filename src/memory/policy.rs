@@ -22,6 +22,10 @@ const ALPHA: usize = 3;
 /// asked to leave more: what cannot spill fails its query, for the sake of others that may never come.
 const HEADROOM_PART: usize = 16;
 
+/// How the name of an aggregate's consumer begins while it merges what it has spilled; the name of the aggregate's own
+/// consumer follows.
+pub(crate) const AGGREGATE_MERGE: &str = "AggregateMerge of ";
+
 /// What is known of one limit at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Level {
@@ -66,14 +70,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Consumers that say that they cannot spill, and can go on with less.
-    const ELASTIC: &str = "ExternalSorterMerge[";
+    /// The consumer of a sort that merges. It says that it cannot spill, and can go on with less.
+    const SORT_MERGE: &str = "ExternalSorterMerge[";
 
     /// That of an operator's consumer.
     pub(super) fn of(consumer: &MemoryConsumer) -> Self {
         if consumer.can_spill() {
             Self::Spills
-        } else if consumer.name().starts_with(Self::ELASTIC) {
+        } else if [Self::SORT_MERGE, AGGREGATE_MERGE].iter().any(|merge| consumer.name().starts_with(merge)) {
             Self::Elastic
         } else {
             Self::Fixed
@@ -83,7 +87,7 @@ impl Kind {
     /// The consumer whose runs a merge merges, if `consumer` is a merge: while that one holds memory, the runs are in memory
     /// and not in files, and the merge needs what it asks for.
     pub(super) fn sorter_of(consumer: &MemoryConsumer) -> Option<String> {
-        consumer.name().strip_prefix(Self::ELASTIC).map(|partition| format!("ExternalSorter[{partition}"))
+        consumer.name().strip_prefix(Self::SORT_MERGE).map(|partition| format!("ExternalSorter[{partition}"))
     }
 
     /// Whether it can do with less, so that the reserve is not for it.

@@ -1,6 +1,7 @@
 //! Operators that DataFusion 55.2 does not keep within a memory limit, or that hang under one, each with its remedy.
 
 mod advice;
+mod aggregate;
 mod exchange;
 mod join;
 mod window;
@@ -25,6 +26,7 @@ const REMEDIES: &[(&str, Remedy)] = &[
     ("exchanges that spill without waiting for themselves", exchange::guarded),
     ("cross joins that spill", join::cross),
     ("sort-merge joins counted as spillable", join::merge),
+    ("aggregates whose output may take what is free", aggregate::by_phase),
     ("windows by pieces", window::by_pieces),
     ("windows accounted", window::accounted),
     ("errors with advice", advice::given),

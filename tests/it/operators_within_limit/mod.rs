@@ -1,5 +1,6 @@
 //! Operators that DataFusion 55.2 does not limit: with the layer they give the same rows, or one clear error.
 
+mod aggregate;
 mod counted;
 mod exchange;
 mod join;

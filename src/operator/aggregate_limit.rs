@@ -1,0 +1,207 @@
+//! An aggregate whose memory, once its input has ended, counts as what it is then: memory that it cannot spill.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::common::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+
+use super::own_context::{execute_in, outer};
+use super::passthrough::{Passthrough, Wrap};
+use super::pool_view::{PoolView, View};
+use crate::memory::AGGREGATE_MERGE;
+
+/// Runs `aggregate`, a grouped `AggregateExec` whose input was wrapped by [`aggregate_input`].
+///
+/// While it reads, such an aggregate spills when it is refused memory, and is registered as a consumer that can spill: it
+/// leaves a share to others. When it has read everything it makes its rows, which take a little more or less than the
+/// table did, and then a refusal fails the query although the memory is free. What it asks for from then on is registered
+/// here as memory that cannot spill; after a spill, when it merges, as that of a merge, which goes on with less.
+pub(crate) fn aggregate_limit(aggregate: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Passthrough::around(aggregate, AggregateLimit)
+}
+
+/// Runs `input` in the context around the aggregate, which it tells of its end.
+pub(crate) fn aggregate_input(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Passthrough::around(input, AggregateInput)
+}
+
+#[derive(Debug)]
+struct AggregateLimit;
+
+impl Wrap for AggregateLimit {
+    fn execute(
+        self: &Arc<Self>,
+        inner: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let ended = Arc::new(InputEnded::default());
+        let phases = Phases { ended: Arc::clone(&ended), consumers: Mutex::default() };
+        let memory_pool = PoolView::of(context.memory_pool(), phases);
+        let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
+        let config = context.session_config().clone().with_extension(ended);
+        execute_in(inner, partition, &context, config, runtime)
+    }
+}
+
+#[derive(Debug)]
+struct AggregateInput;
+
+impl Wrap for AggregateInput {
+    fn execute(
+        self: &Arc<Self>,
+        inner: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let Some(ended) = context.session_config().get_extension::<InputEnded>() else {
+            return inner.execute(partition, context);
+        };
+        let rows = inner.execute(partition, outer(context))?;
+        let schema = rows.schema();
+        // An aggregate drops its input at the end, and may do so before, with a limit: both end this state.
+        let rows = stream::unfold((rows, EndNotice(ended)), |(mut rows, notice)| async move {
+            rows.next().await.map(|item| (item, (rows, notice)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// Whether the aggregate has all its input.
+#[derive(Default)]
+struct InputEnded(AtomicBool);
+
+/// Sets the flag when it is dropped.
+struct EndNotice(Arc<InputEnded>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
+
+/// Registers what is asked for after the input has ended as another consumer.
+struct Phases {
+    ended: Arc<InputEnded>,
+    /// By the id of the aggregate's consumer.
+    consumers: Mutex<HashMap<usize, Holding>>,
+}
+
+/// What one consumer of the aggregate holds.
+#[derive(Default)]
+struct Holding {
+    /// As the consumer that it registered, which can spill.
+    reading: usize,
+    /// As one that cannot. It grows last and shrinks first.
+    output: Option<MemoryReservation>,
+}
+
+impl Holding {
+    /// The reservation for what is asked for after the end of the input.
+    fn output(&mut self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) -> &MemoryReservation {
+        let merges = self.reading == 0;
+        self.output.get_or_insert_with(|| {
+            // The table was put to disk: what follows merges runs.
+            let name = if merges {
+                format!("{AGGREGATE_MERGE}{}", consumer.name())
+            } else {
+                consumer.name().to_owned()
+            };
+            MemoryConsumer::new(name).register(pool)
+        })
+    }
+}
+
+impl View for Phases {
+    fn unregister(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
+        let holding = self.consumers.lock().remove(&consumer.id());
+        drop(holding);
+        pool.unregister(consumer);
+    }
+
+    fn grow(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, additional: usize) {
+        pool.grow(reservation, additional);
+        self.consumers.lock().entry(reservation.consumer().id()).or_default().reading += additional;
+    }
+
+    fn shrink(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, shrink: usize) {
+        let mut consumers = self.consumers.lock();
+        let holding = consumers.entry(reservation.consumer().id()).or_default();
+        let first = holding.output.as_ref().map_or(0, |output| {
+            let first = output.size().min(shrink);
+            output.shrink(first);
+            first
+        });
+        holding.reading = holding.reading.saturating_sub(shrink - first);
+        if shrink > first {
+            pool.shrink(reservation, shrink - first);
+        }
+    }
+
+    fn try_grow(
+        &self,
+        pool: &Arc<dyn MemoryPool>,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> Result<()> {
+        let consumer = reservation.consumer();
+        if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
+            let mut consumers = self.consumers.lock();
+            return consumers.entry(consumer.id()).or_default().output(pool, consumer).try_grow(additional);
+        }
+        pool.try_grow(reservation, additional)?;
+        self.consumers.lock().entry(consumer.id()).or_default().reading += additional;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::execution::memory_pool::FairSpillPool;
+
+    fn view(below: &Arc<dyn MemoryPool>) -> (Arc<dyn MemoryPool>, EndNotice) {
+        let ended = Arc::new(InputEnded::default());
+        let phases = Phases { ended: Arc::clone(&ended), consumers: Mutex::default() };
+        (PoolView::of(below, phases), EndNotice(ended))
+    }
+
+    #[test]
+    fn rows_may_take_more_than_the_share_of_the_table_and_all_is_given_back() {
+        let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
+        let _other = MemoryConsumer::new("sort").with_can_spill(true).register(&below);
+        let (view, notice) = view(&below);
+        let table = MemoryConsumer::new("Aggregate[0]").with_can_spill(true).register(&view);
+        table.try_grow(400).unwrap();
+        assert!(table.try_grow(200).is_err(), "the half of the memory is the sort's");
+        drop(notice);
+        table.try_grow(200).unwrap();
+        assert_eq!(below.reserved(), 600);
+        table.shrink(300);
+        assert_eq!(below.reserved(), 300);
+        table.try_grow(100).unwrap();
+        drop(table);
+        assert_eq!(below.reserved(), 0);
+    }
+
+    #[test]
+    fn a_merge_after_a_spill_is_known_as_one() {
+        let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
+        let (view, notice) = view(&below);
+        let table = MemoryConsumer::new("Aggregate[0]").with_can_spill(true).register(&view);
+        table.try_grow(400).unwrap();
+        drop(notice);
+        table.free();
+        let merge = table.new_empty();
+        let error = merge.try_grow(2000).unwrap_err().to_string();
+        assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
+    }
+}

@@ -1,0 +1,43 @@
+//! Grouped aggregates: what is refused while they read they spill, and what they ask for afterwards they get.
+
+use super::{Limited, expected, small_batches};
+use crate::support::{picture, query, single, sql};
+
+/// 30,000 groups of texts.
+const GROUPS: &str = "SELECT concat('name ', v % 30000) AS name, concat('a rather long address ', v % 30000) AS address, \
+    count(*), min(v), max(concat('a comment ', v)) FROM generate_series(1, 90000) AS t(v) GROUP BY name, address";
+
+async fn limited(megabytes: usize) -> Limited {
+    let limited = Limited::new(1 << 40, small_batches(1024));
+    query(&limited.ctx, &format!("SET slipstream.memory.limit = '{megabytes}MB'")).await.unwrap();
+    limited
+}
+
+/// The smallest limit spills and the largest does not; between them is every way to run out when the input ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_the_same_at_every_limit() {
+    let expected = expected(small_batches(1024), &[], GROUPS).await;
+    let mut spilled = Vec::new();
+    for megabytes in (3..=36).step_by(3) {
+        let limited = limited(megabytes).await;
+        let rows = limited.rows(GROUPS).await.unwrap_or_else(|error| panic!("in {megabytes} MB: {error}"));
+        assert_eq!(rows, expected, "in {megabytes} MB");
+        let last = "SELECT spilled_bytes > 0 FROM slipstream.queries WHERE status = 'finished' ORDER BY id DESC LIMIT 1";
+        spilled.push(single(&sql(&limited.ctx, last).await.unwrap()));
+    }
+    assert_eq!(
+        (spilled.first().unwrap().as_str(), spilled.last().unwrap().as_str()),
+        ("true", "false"),
+        "{spilled:?}"
+    );
+}
+
+#[tokio::test]
+async fn explain_says_which_aggregates_are_guarded() {
+    let limited = limited(64).await;
+    let text = picture(&sql(&limited.ctx, &format!("EXPLAIN {GROUPS}")).await.unwrap());
+    assert!(text.contains("aggregates whose output may take what is free: 1"), "{text}");
+    let ungrouped = "EXPLAIN SELECT count(*), max(v) FROM generate_series(1, 9) AS t(v)";
+    let text = picture(&sql(&limited.ctx, ungrouped).await.unwrap());
+    assert!(!text.contains("aggregates whose output"), "{text}");
+}
