@@ -88,7 +88,7 @@ impl Drop for EndNotice {
     }
 }
 
-/// Registers what is asked for after the input has ended as another consumer.
+/// Registers what is asked for after the input has ended as other consumers.
 struct Phases {
     ended: Arc<InputEnded>,
     /// By the id of the aggregate's consumer.
@@ -100,22 +100,37 @@ struct Phases {
 struct Holding {
     /// As the consumer that it registered, which can spill.
     reading: usize,
-    /// As one that cannot. It grows last and shrinks first.
+    /// As the merge of what it has spilled.
+    merge: Option<MemoryReservation>,
+    /// As one that cannot spill: rows, and the groups that are made of merged ones.
     output: Option<MemoryReservation>,
 }
 
 impl Holding {
-    /// The reservation for what is asked for after the end of the input.
-    fn output(&mut self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) -> &MemoryReservation {
-        let merges = self.reading == 0;
-        self.output.get_or_insert_with(|| {
-            // The table was put to disk: what follows merges runs.
-            let name = if merges {
-                format!("{AGGREGATE_MERGE}{}", consumer.name())
-            } else {
-                consumer.name().to_owned()
-            };
-            MemoryConsumer::new(name).register(pool)
+    /// The reservation that pays for what `reservation` asks for after the end of the input.
+    ///
+    /// A merge asks before any row is read from it, and for nothing afterwards; its reservation and that of the groups
+    /// belong to one consumer. So what a reservation asks for beside another that holds something is for groups.
+    fn behind_input(
+        &mut self,
+        pool: &Arc<dyn MemoryPool>,
+        reservation: &MemoryReservation,
+    ) -> &MemoryReservation {
+        let name = reservation.consumer().name();
+        let merged = self.merge.as_ref().map_or(0, MemoryReservation::size);
+        if self.reading == 0 && reservation.size() == merged {
+            let name = || format!("{AGGREGATE_MERGE}{name}");
+            return self.merge.get_or_insert_with(|| MemoryConsumer::new(name()).register(pool));
+        }
+        self.output.get_or_insert_with(|| MemoryConsumer::new(name).register(pool))
+    }
+
+    /// Gives back what can be given back of `bytes`, and says what is left of them.
+    fn shrink(&self, bytes: usize) -> usize {
+        self.output.iter().chain(&self.merge).fold(bytes, |left, holding| {
+            let part = holding.size().min(left);
+            holding.shrink(part);
+            left - part
         })
     }
 }
@@ -135,14 +150,10 @@ impl View for Phases {
     fn shrink(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, shrink: usize) {
         let mut consumers = self.consumers.lock();
         let holding = consumers.entry(reservation.consumer().id()).or_default();
-        let first = holding.output.as_ref().map_or(0, |output| {
-            let first = output.size().min(shrink);
-            output.shrink(first);
-            first
-        });
-        holding.reading = holding.reading.saturating_sub(shrink - first);
-        if shrink > first {
-            pool.shrink(reservation, shrink - first);
+        let left = holding.shrink(shrink);
+        holding.reading = holding.reading.saturating_sub(left);
+        if left > 0 {
+            pool.shrink(reservation, left);
         }
     }
 
@@ -155,7 +166,8 @@ impl View for Phases {
         let consumer = reservation.consumer();
         if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
             let mut consumers = self.consumers.lock();
-            return consumers.entry(consumer.id()).or_default().output(pool, consumer).try_grow(additional);
+            let holding = consumers.entry(consumer.id()).or_default();
+            return holding.behind_input(pool, reservation).try_grow(additional);
         }
         pool.try_grow(reservation, additional)?;
         self.consumers.lock().entry(consumer.id()).or_default().reading += additional;
@@ -201,7 +213,16 @@ mod tests {
         drop(notice);
         table.free();
         let merge = table.new_empty();
+        merge.try_grow(100).unwrap();
         let error = merge.try_grow(2000).unwrap_err().to_string();
         assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
+        let groups = table.new_empty();
+        let error = groups.try_grow(2000).unwrap_err().to_string();
+        assert!(error.contains("for Aggregate[0] "), "{error}");
+        groups.try_grow(50).unwrap();
+        drop(merge);
+        assert_eq!(below.reserved(), 50);
+        drop((groups, table));
+        assert_eq!(below.reserved(), 0);
     }
 }

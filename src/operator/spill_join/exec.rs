@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use super::build::BuildRequest;
 use super::metrics::JoinMetrics;
 use super::partition::MAX_PARTS;
-use super::run::{Execution, Plain, collected, own};
+use super::run::{Execution, collected, own};
 use super::spec::JoinSpec;
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -87,6 +87,13 @@ impl SpillJoinExec {
             metrics: Arc::default(),
             execution: Mutex::default(),
         })
+    }
+
+    /// The join as it was planned.
+    fn hash_join(&self) -> Result<&HashJoinExec> {
+        self.join
+            .downcast_ref()
+            .ok_or_else(|| internal_datafusion_err!("{} is no hash join", self.join.name()))
     }
 
     /// The build side and the probe side.
@@ -207,10 +214,7 @@ impl ExecutionPlan for SpillJoinExec {
         let (left, right) = self.inputs()?;
         let partitions = right.output_partitioning().partition_count();
         let mut execution = self.execution.lock();
-        let plain = match &execution.plain {
-            Some(plain) => Arc::clone(plain),
-            None => Arc::clone(execution.plain.insert(Arc::new(Plain::of(&self.join)?))),
-        };
+        let plain = execution.next(self.hash_join()?, partitions, &self.metrics)?;
         let opened: BoxFuture<'static, Result<SendableRecordBatchStream>> = match self.mode {
             PartitionMode::CollectLeft => {
                 let request = || -> Result<_> {
@@ -235,7 +239,8 @@ impl ExecutionPlan for SpillJoinExec {
 
     /// A partition that fits shows the plain join's own counts, one that spills those of all joins that it ran.
     fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.with(self.join.metrics().as_ref()))
+        let running = self.execution.lock().running();
+        Some(self.metrics.with(running.and_then(|plain| plain.counted()).as_ref()))
     }
 
     fn statistics_from_inputs(

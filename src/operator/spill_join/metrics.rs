@@ -18,6 +18,8 @@ pub(super) struct JoinMetrics {
     set: ExecutionPlanMetricsSet,
     /// Of the joins that were run over parts of the rows, added up by name.
     inner: Mutex<MetricsSet>,
+    /// Of the join that was run where the build side fits, once it has ended.
+    plain: Mutex<Option<MetricsSet>>,
 }
 
 impl JoinMetrics {
@@ -31,10 +33,16 @@ impl JoinMetrics {
         *sum = sum.aggregate_by_name();
     }
 
-    /// All of them, with those of `plain`, the join that is run where the build side fits.
-    pub(super) fn with(&self, plain: Option<&MetricsSet>) -> MetricsSet {
+    /// Keeps what the join of a build side that fits has counted.
+    pub(super) fn plain_ended(&self, counted: Option<MetricsSet>) {
+        *self.plain.lock() = counted;
+    }
+
+    /// All of them, with those of `running`, the join of a build side that fits, where it has not ended.
+    pub(super) fn with(&self, running: Option<&MetricsSet>) -> MetricsSet {
         let mut all = self.set.clone_inner();
-        let inner = self.inner.lock();
+        let (inner, ended) = (self.inner.lock(), self.plain.lock());
+        let plain = running.or(ended.as_ref());
         for metric in inner.iter().chain(plain.into_iter().flat_map(MetricsSet::iter)) {
             all.push(std::sync::Arc::clone(metric));
         }

@@ -1,7 +1,8 @@
 //! One partition of the node: a plain hash join where the build side fits, and a spilling one where it does not.
 
+use std::any::Any;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use datafusion::arrow::array::RecordBatch;
@@ -9,8 +10,9 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::{EmptyRecordBatchStream, RecordBatchStreamAdapter};
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -23,32 +25,41 @@ use super::spilled::{Spilled, SpilledRun};
 
 /// The join of a build side that fits: DataFusion's own, with its dynamic filter, over inputs that are handed to it.
 ///
-/// One for all partitions, since these agree about the dynamic filter inside it.
+/// One for all partitions, since these agree about the dynamic filter inside it. It holds the table, and lives as long as
+/// one of them runs.
 #[derive(Debug)]
 pub(super) struct Plain {
-    /// A copy of the planned join, with its dynamic filter and its metrics.
-    join: Arc<dyn ExecutionPlan>,
+    /// A copy of the planned join, with its dynamic filter and a state of its own.
+    join: HashJoinExec,
     left: Arc<InputSlots>,
     right: Arc<InputSlots>,
+    metrics: Arc<JoinMetrics>,
 }
 
 impl Plain {
-    /// `join` over slots in the place of its inputs.
-    pub(super) fn of(join: &Arc<dyn ExecutionPlan>) -> Result<Self> {
-        let [left, right] = join.children()[..] else {
-            return Err(internal_datafusion_err!("a hash join has two inputs"));
-        };
-        let (left, right) = (InputSlots::in_place_of(left), InputSlots::in_place_of(right));
+    /// `join` over slots in the place of its inputs, which leaves what it has counted to `metrics`.
+    fn of(join: &HashJoinExec, metrics: &Arc<JoinMetrics>) -> Result<Self> {
+        let (left, right) = (InputSlots::in_place_of(join.left()), InputSlots::in_place_of(join.right()));
         let inputs: Vec<Arc<dyn ExecutionPlan>> = vec![Arc::clone(&left) as _, Arc::clone(&right) as _];
-        // The slots have the properties of what they stand for.
-        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
-        let join = Arc::clone(join).replace_children(inputs, options)?;
-        Ok(Self { join, left, right })
+        // The slots have the properties of what they stand for. Without a new state the copy would share the planned
+        // join's, which is there for as long as the plan is.
+        let mut copy = join.builder().with_new_children(inputs)?.reset_state().build()?;
+        if let Some(filter) = join.dynamic_expressions_produced().pop() {
+            let filter: Arc<dyn Any + Send + Sync> = filter;
+            let filter = filter.downcast().map_err(|_| internal_datafusion_err!("no dynamic filter"))?;
+            copy = copy.with_dynamic_filter_expr(filter)?;
+        }
+        Ok(Self { join: copy, left, right, metrics: Arc::clone(metrics) })
+    }
+
+    /// What it has counted until now.
+    pub(super) fn counted(&self) -> Option<MetricsSet> {
+        self.join.metrics()
     }
 
     /// Joins what is in the left slot with `probe`.
     fn probe(
-        &self,
+        self: &Arc<Self>,
         partition: usize,
         probe: SendableRecordBatchStream,
         fitting: &Fitting,
@@ -56,7 +67,13 @@ impl Plain {
         self.right.put(partition, probe);
         let rows = self.join.execute(partition, Arc::clone(&fitting.context))?;
         let building = Some(Arc::clone(&fitting.pool));
-        Ok(Box::pin(Fits { rows, building }))
+        Ok(Box::pin(Fits { rows, building, _plain: Arc::clone(self) }))
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        self.metrics.plain_ended(self.counted());
     }
 }
 
@@ -64,6 +81,8 @@ impl Plain {
 struct Fits {
     rows: SendableRecordBatchStream,
     building: Option<Arc<PrepaidPool>>,
+    /// Until the rows are dropped, which count to the end.
+    _plain: Arc<Plain>,
 }
 
 impl Stream for Fits {
@@ -103,15 +122,43 @@ pub(super) enum Collected {
 type Collecting = Shared<BoxFuture<'static, Result<Arc<Collected>, Arc<DataFusionError>>>>;
 
 /// What the partitions of one execution share.
+///
+/// Once all partitions are executed it is theirs alone, so that the last one that ends gives the memory back: a plan lives
+/// longer than its streams.
 #[derive(Default)]
 pub(super) struct Execution {
-    pub(super) plain: Option<Arc<Plain>>,
+    plain: Option<Arc<Plain>>,
+    running: Weak<Plain>,
     collecting: Option<Collecting>,
-    /// Partitions that were executed; when all were, each holds the build side itself.
+    /// Partitions that were executed.
     executed: usize,
 }
 
 impl Execution {
+    /// The join where the build side fits, for one more of `partitions`.
+    pub(super) fn next(
+        &mut self,
+        join: &HashJoinExec,
+        partitions: usize,
+        metrics: &Arc<JoinMetrics>,
+    ) -> Result<Arc<Plain>> {
+        let plain = match self.plain.take() {
+            Some(plain) => plain,
+            None => Arc::new(Plain::of(join, metrics)?),
+        };
+        self.running = Arc::downgrade(&plain);
+        self.executed += 1;
+        if self.executed < partitions {
+            self.plain = Some(Arc::clone(&plain));
+        }
+        Ok(plain)
+    }
+
+    /// The join that the partitions run, while one of them does.
+    pub(super) fn running(&self) -> Option<Arc<Plain>> {
+        self.running.upgrade()
+    }
+
     /// The build side of all `partitions`, which the first that is polled collects.
     pub(super) fn collected(
         &mut self,
@@ -127,7 +174,6 @@ impl Execution {
                 collect(request, input, plain, partitions).boxed().shared()
             }
         };
-        self.executed += 1;
         if self.executed < partitions {
             self.collecting = Some(collecting.clone());
         }

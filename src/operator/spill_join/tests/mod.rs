@@ -211,8 +211,9 @@ impl Case {
             passes: sum("block_passes"),
             output_rows: metrics.output_rows().unwrap_or(0),
         };
-        drop(plan);
+        // The plan is still there: what has ended holds nothing.
         freed(&runtime, directory.path()).await;
+        drop(plan);
         ran
     }
 
