@@ -101,37 +101,105 @@ struct Holding {
     /// As the consumer that it registered, which can spill.
     reading: usize,
     /// As the merge of what it has spilled.
-    merge: Option<MemoryReservation>,
+    merge: Option<Merge>,
     /// As one that cannot spill: rows, and the groups that are made of merged ones.
-    output: Option<MemoryReservation>,
+    output: Option<Output>,
+}
+
+/// The memory of a merge, which reads a run for each request.
+struct Merge {
+    /// The first two runs, without which it cannot go on.
+    first: MemoryReservation,
+    /// Further ones, without which it merges in several passes.
+    more: MemoryReservation,
+    asked: usize,
+}
+
+impl Merge {
+    const NEEDED_RUNS: usize = 2;
+
+    fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str) -> Self {
+        let consumer = MemoryConsumer::new(format!("{AGGREGATE_MERGE}{aggregate}"));
+        let more = consumer.clone_with_new_id().with_can_spill(true).register(pool);
+        Self { first: consumer.register(pool), more, asked: 0 }
+    }
+
+    fn size(&self) -> usize {
+        self.first.size() + self.more.size()
+    }
+
+    fn try_grow(&mut self, bytes: usize) -> Result<()> {
+        self.asked += 1;
+        if self.asked <= Self::NEEDED_RUNS { self.first.try_grow(bytes) } else { self.more.try_grow(bytes) }
+    }
+}
+
+/// The memory of rows and groups.
+struct Output {
+    reservation: MemoryReservation,
+    used: usize,
+    /// What is reserved although it is not used: what the groups of a merge will need, before the merge takes the rest.
+    kept: usize,
+}
+
+impl Output {
+    fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str) -> Self {
+        Self { reservation: MemoryConsumer::new(aggregate).register(pool), used: 0, kept: 0 }
+    }
+
+    fn try_grow(&mut self, bytes: usize) -> Result<()> {
+        let missing = (self.used + bytes).saturating_sub(self.reservation.size());
+        self.reservation.try_grow(missing)?;
+        self.used += bytes;
+        Ok(())
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.used -= bytes;
+        self.reservation.resize(self.used.max(self.kept));
+    }
 }
 
 impl Holding {
-    /// The reservation that pays for what `reservation` asks for after the end of the input.
+    /// Pays for what `reservation` asks for after the end of the input.
     ///
     /// A merge asks before any row is read from it, and for nothing afterwards; its reservation and that of the groups
     /// belong to one consumer. So what a reservation asks for beside another that holds something is for groups.
-    fn behind_input(
+    fn try_grow(
         &mut self,
         pool: &Arc<dyn MemoryPool>,
         reservation: &MemoryReservation,
-    ) -> &MemoryReservation {
-        let name = reservation.consumer().name();
-        let merged = self.merge.as_ref().map_or(0, MemoryReservation::size);
-        if self.reading == 0 && reservation.size() == merged {
-            let name = || format!("{AGGREGATE_MERGE}{name}");
-            return self.merge.get_or_insert_with(|| MemoryConsumer::new(name()).register(pool));
+        bytes: usize,
+    ) -> Result<()> {
+        let aggregate = reservation.consumer().name();
+        let output = self.output.get_or_insert_with(|| Output::new(pool, aggregate));
+        let merged = self.merge.as_ref().map_or(0, Merge::size);
+        if self.reading > 0 || reservation.size() != merged {
+            return output.try_grow(bytes);
         }
-        self.output.get_or_insert_with(|| MemoryConsumer::new(name).register(pool))
+        if self.merge.is_none() && output.reservation.try_grow(bytes).is_ok() {
+            // Groups need a batch of rows and what is made of it, which is what a run needs.
+            output.kept = bytes;
+        }
+        self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes)
     }
 
     /// Gives back what can be given back of `bytes`, and says what is left of them.
-    fn shrink(&self, bytes: usize) -> usize {
-        self.output.iter().chain(&self.merge).fold(bytes, |left, holding| {
-            let part = holding.size().min(left);
-            holding.shrink(part);
-            left - part
-        })
+    fn shrink(&mut self, bytes: usize) -> usize {
+        let mut left = bytes;
+        if let Some(output) = &mut self.output {
+            let part = output.used.min(left);
+            output.shrink(part);
+            left -= part;
+        }
+        if let Some(merge) = &self.merge {
+            for runs in [&merge.more, &merge.first] {
+                let part = runs.size().min(left);
+                runs.shrink(part);
+                left -= part;
+            }
+        }
+        left
     }
 }
 
@@ -167,7 +235,7 @@ impl View for Phases {
         if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
             let mut consumers = self.consumers.lock();
             let holding = consumers.entry(consumer.id()).or_default();
-            return holding.behind_input(pool, reservation).try_grow(additional);
+            return holding.try_grow(pool, reservation, additional);
         }
         pool.try_grow(reservation, additional)?;
         self.consumers.lock().entry(consumer.id()).or_default().reading += additional;
@@ -214,15 +282,20 @@ mod tests {
         table.free();
         let merge = table.new_empty();
         merge.try_grow(100).unwrap();
+        assert_eq!(below.reserved(), 200, "as much is kept for groups");
         let error = merge.try_grow(2000).unwrap_err().to_string();
         assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
         let groups = table.new_empty();
+        groups.try_grow(70).unwrap();
+        assert_eq!(below.reserved(), 200, "it is paid out of what was kept");
         let error = groups.try_grow(2000).unwrap_err().to_string();
         assert!(error.contains("for Aggregate[0] "), "{error}");
         groups.try_grow(50).unwrap();
+        assert_eq!(below.reserved(), 220);
+        drop(groups);
         drop(merge);
-        assert_eq!(below.reserved(), 50);
-        drop((groups, table));
+        assert_eq!(below.reserved(), 100);
+        drop(table);
         assert_eq!(below.reserved(), 0);
     }
 }
