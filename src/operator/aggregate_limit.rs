@@ -161,6 +161,10 @@ impl Output {
 }
 
 impl Holding {
+    /// What the groups of a merge need, in runs of two batches each: a batch of rows, the table of its groups, in which
+    /// each column of strings has a block of its own, and the rows that are made of it.
+    const KEPT_RUNS: usize = 4;
+
     /// Pays for what `reservation` asks for after the end of the input.
     ///
     /// A merge asks before any row is read from it, and for nothing afterwards; its reservation and that of the groups
@@ -177,9 +181,8 @@ impl Holding {
         if self.reading > 0 || reservation.size() != merged {
             return output.try_grow(bytes);
         }
-        if self.merge.is_none() && output.reservation.try_grow(bytes).is_ok() {
-            // Groups need a batch of rows and what is made of it, which is what a run needs.
-            output.kept = bytes;
+        if self.merge.is_none() && output.reservation.try_grow(bytes * Self::KEPT_RUNS).is_ok() {
+            output.kept = bytes * Self::KEPT_RUNS;
         }
         self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes)
     }
@@ -282,19 +285,19 @@ mod tests {
         table.free();
         let merge = table.new_empty();
         merge.try_grow(100).unwrap();
-        assert_eq!(below.reserved(), 200, "as much is kept for groups");
+        assert_eq!(below.reserved(), 500, "four times as much is kept for groups");
         let error = merge.try_grow(2000).unwrap_err().to_string();
         assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
         let groups = table.new_empty();
-        groups.try_grow(70).unwrap();
-        assert_eq!(below.reserved(), 200, "it is paid out of what was kept");
+        groups.try_grow(370).unwrap();
+        assert_eq!(below.reserved(), 500, "it is paid out of what was kept");
         let error = groups.try_grow(2000).unwrap_err().to_string();
         assert!(error.contains("for Aggregate[0] "), "{error}");
         groups.try_grow(50).unwrap();
-        assert_eq!(below.reserved(), 220);
+        assert_eq!(below.reserved(), 520);
         drop(groups);
         drop(merge);
-        assert_eq!(below.reserved(), 100);
+        assert_eq!(below.reserved(), 400);
         drop(table);
         assert_eq!(below.reserved(), 0);
     }

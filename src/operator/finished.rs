@@ -32,8 +32,6 @@ pub(crate) fn finished(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> 
 struct FinishedExec {
     name: String,
     line: String,
-    verbose_line: String,
-    tree_lines: String,
     metrics: Option<MetricsSet>,
     properties: Arc<PlanProperties>,
     children: Vec<Arc<dyn ExecutionPlan>>,
@@ -42,12 +40,9 @@ struct FinishedExec {
 impl FinishedExec {
     /// The picture of `plan` and of what is below it.
     fn of(plan: &dyn ExecutionPlan) -> Arc<dyn ExecutionPlan> {
-        let picture = |format| Picture { plan, format }.to_string();
         Arc::new(Self {
             name: plan.name().to_owned(),
-            line: picture(DisplayFormatType::Default),
-            verbose_line: picture(DisplayFormatType::Verbose),
-            tree_lines: picture(DisplayFormatType::TreeRender),
+            line: Line(plan).to_string(),
             metrics: plan.metrics(),
             properties: Arc::clone(plan.properties()),
             children: plan.children().into_iter().map(|child| Self::of(child.as_ref())).collect(),
@@ -56,24 +51,18 @@ impl FinishedExec {
 }
 
 /// What a node prints of itself.
-struct Picture<'a> {
-    plan: &'a dyn ExecutionPlan,
-    format: DisplayFormatType,
-}
+struct Line<'a>(&'a dyn ExecutionPlan);
 
-impl fmt::Display for Picture<'_> {
+impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.plan.fmt_as(self.format, f)
+        self.0.fmt_as(DisplayFormatType::Default, f)
     }
 }
 
 impl DisplayAs for FinishedExec {
-    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match format {
-            DisplayFormatType::Default => &self.line,
-            DisplayFormatType::Verbose => &self.verbose_line,
-            DisplayFormatType::TreeRender => &self.tree_lines,
-        })
+    /// The same in every format: to print a node takes longer than to run it where there are few rows.
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
     }
 }
 
