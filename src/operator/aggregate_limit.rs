@@ -130,7 +130,13 @@ impl Merge {
 
     fn try_grow(&mut self, bytes: usize) -> Result<()> {
         self.asked += 1;
-        if self.asked <= Self::NEEDED_RUNS { self.first.try_grow(bytes) } else { self.more.try_grow(bytes) }
+        if self.asked <= Self::NEEDED_RUNS {
+            return self.first.try_grow(bytes);
+        }
+        // What it can do without it takes where as much is left to those above, who may not be able to do without.
+        self.more.try_grow(bytes * 2)?;
+        self.more.shrink(bytes);
+        Ok(())
     }
 }
 
