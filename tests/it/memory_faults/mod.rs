@@ -100,7 +100,7 @@ const WORK: [Work; 8] = [
         settings: &[],
         query: "SELECT k, v, sum(v) OVER (PARTITION BY k), count(*) OVER (PARTITION BY k), s FROM l",
         spills: true,
-        may_fail: false,
+        may_fail: true,
     },
     Work {
         name: "aggregate without groups",
