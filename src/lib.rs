@@ -33,6 +33,8 @@
 //! A module imports only those that stand on a lower row than its own, never a sibling
 //! (`docs/ARCHITECTURE.md` has the picture, and a test enforces it).
 
+#![forbid(unsafe_code)]
+
 // Reading order: the road, then the ground.
 mod session;
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod accounting;
 mod bad_input;
 mod batch_size;
 mod cancel;
@@ -14,6 +15,7 @@ mod hints;
 mod key_filter;
 mod late_materialization;
 mod layering;
+mod memory_faults;
 mod memory_pool;
 mod narrow_decimals;
 mod nested_loop_join;
@@ -27,5 +29,6 @@ mod shell;
 mod slt;
 mod spill_join;
 mod statistics;
+mod stress;
 mod support;
 mod visible;

@@ -1,5 +1,7 @@
 //! `slipstream-tpch`: TPC-H, a star schema and conformance, the layer always beside the plain engine.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod clients;
 mod clock;

@@ -4,6 +4,8 @@
 //! ([`session`]), and statements are taken from a file, an argument, a pipe or the prompt ([`script`],
 //! [`repl`]), each on the same road from text to printed rows ([`statement`], [`output`]).
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod command;
 mod complete;

@@ -12,7 +12,7 @@ use futures::StreamExt;
 
 use super::file::{SpillFiles, SpilledFile};
 use super::metrics::{Counters, JoinMetrics};
-use super::need::Need;
+use super::need::{KeySpan, Need};
 use super::partition::{Divider, Waiting};
 use super::spec::JoinSpec;
 
@@ -83,6 +83,7 @@ pub(super) async fn build(request: &BuildRequest, mut input: SendableRecordBatch
     let mut memory = RecordBatchMemoryCounter::new();
     let mut batches: VecDeque<(RecordBatch, usize)> = VecDeque::new();
     let mut rows = 0;
+    let mut keys = KeySpan::default();
     while let Some(batch) = input.next().await {
         let batch = batch?;
         if batch.num_rows() == 0 {
@@ -90,8 +91,9 @@ pub(super) async fn build(request: &BuildRequest, mut input: SendableRecordBatch
         }
         let bytes = memory.count_batch(&batch);
         rows += batch.num_rows();
+        need.see(&batch, &mut keys)?;
         batches.push_back((batch, bytes));
-        let grown = reservation.try_resize(need.of(memory.memory_usage(), rows));
+        let grown = reservation.try_resize(need.of_all(memory.memory_usage(), rows, &keys));
         if let Err(error) = grown {
             if !request.context.runtime_env().disk_manager.tmp_files_enabled() {
                 return Err(
@@ -106,7 +108,7 @@ pub(super) async fn build(request: &BuildRequest, mut input: SendableRecordBatch
     }
     if rows == 0 {
         // A few bytes for an empty table, for which nobody need wait.
-        reservation.resize(need.of(0, 0));
+        reservation.resize(need.of_all(0, 0, &keys));
     }
     Ok(Built::Fits { batches: batches.into_iter().map(|(batch, _)| batch).collect(), reservation })
 }
@@ -230,7 +232,8 @@ impl Spilling {
     fn target(&self) -> usize {
         let (bytes, rows) = self.resident();
         let moving = self.waiting.bytes().saturating_add(self.collected_bytes);
-        self.need.of(bytes, rows).saturating_add(moving.saturating_mul(2))
+        let moving = moving.saturating_mul(2).saturating_add(self.waiting.notes_bytes());
+        self.need.of(bytes, rows).saturating_add(moving)
     }
 
     /// Bytes and rows of the resident parts.

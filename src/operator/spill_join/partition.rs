@@ -3,9 +3,9 @@
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::interleave_record_batch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::Result;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::common::{Result, internal_err};
 
 use super::spec::Keys;
 use crate::operator::compact::compacted_whole;
@@ -128,27 +128,77 @@ impl Waiting {
         self.memory.memory_usage()
     }
 
+    /// Bytes that it takes to note the part of each row, and to put them in order.
+    pub(super) fn notes_bytes(&self) -> usize {
+        self.rows.saturating_mul(size_of::<u8>() + size_of::<Row>())
+    }
+
     /// All rows by their parts, in batches of at most `batch_size` rows; nothing waits afterwards.
     pub(super) fn gather(&mut self, parts: usize, batch_size: usize) -> Result<Vec<(usize, RecordBatch)>> {
-        let mut rows: Vec<Vec<(usize, usize)>> = vec![Vec::new(); parts];
-        for (batch, of_batch) in self.parts.iter().enumerate() {
-            for (row, part) in of_batch.iter().enumerate() {
-                if let Some(rows) = rows.get_mut(usize::from(*part)) {
-                    rows.push((batch, row));
-                }
-            }
-        }
+        let (order, ends) = self.by_parts(parts)?;
         let batches: Vec<&RecordBatch> = self.batches.iter().collect();
         let mut gathered = Vec::new();
-        for (part, rows) in rows.iter().enumerate() {
-            for rows in rows.chunks(batch_size.max(1)) {
+        let mut begin = 0;
+        for (part, end) in ends.into_iter().enumerate() {
+            for rows in order[begin..end].chunks(batch_size.max(1)) {
+                let rows: Vec<(usize, usize)> = rows.iter().map(|row| row.place()).collect();
                 // Views would keep the buffers of all batches alive, and write them into each file.
-                let batch = compacted_whole(&interleave_record_batch(&batches, rows)?)?;
+                let batch = compacted_whole(&interleave_record_batch(&batches, &rows)?)?;
                 gathered.push((part, batch));
             }
+            begin = end;
         }
         *self = Self::new(std::sync::Arc::clone(&self.schema));
         Ok(gathered)
+    }
+}
+
+impl Waiting {
+    /// The rows of each part, one part behind the other, and where each part ends.
+    ///
+    /// Counted first, so that the list is as long as it need be: for narrow rows it is as large as they are.
+    fn by_parts(&self, parts: usize) -> Result<(Vec<Row>, Vec<usize>)> {
+        let mut ends = vec![0_usize; parts];
+        for part in self.parts.iter().flatten() {
+            if let Some(rows) = ends.get_mut(usize::from(*part)) {
+                *rows += 1;
+            }
+        }
+        let mut all = 0;
+        for end in &mut ends {
+            all += std::mem::replace(end, all);
+        }
+        let mut order = vec![Row::default(); all];
+        for (batch, of_batch) in self.parts.iter().enumerate() {
+            for (row, part) in of_batch.iter().enumerate() {
+                if let Some(next) = ends.get_mut(usize::from(*part)) {
+                    order[*next] = Row::at(batch, row)?;
+                    *next += 1;
+                }
+            }
+        }
+        Ok((order, ends))
+    }
+}
+
+/// Where a waiting row is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    batch: u32,
+    row: u32,
+}
+
+impl Row {
+    fn at(batch: usize, row: usize) -> Result<Self> {
+        match (u32::try_from(batch), u32::try_from(row)) {
+            (Ok(batch), Ok(row)) => Ok(Self { batch, row }),
+            _ => internal_err!("row {row} of batch {batch} waits in a join"),
+        }
+    }
+
+    /// As the kernels count.
+    fn place(self) -> (usize, usize) {
+        (self.batch as usize, self.row as usize)
     }
 }
 

@@ -140,7 +140,8 @@ impl Scatter {
     async fn make_room(&mut self) -> Result<()> {
         let full = self.waiting.bytes() >= MAX_WAITING_BYTES
             || self.waiting.rows() >= self.batch_size.saturating_mul(self.routes.len());
-        let (bytes, target) = (self.waiting.bytes(), self.waiting.bytes().saturating_mul(2));
+        let bytes = self.waiting.bytes();
+        let target = bytes.saturating_mul(2).saturating_add(self.waiting.notes_bytes());
         let refused = self.reservation.try_resize(target).is_err();
         if full || (refused && bytes > MIN_WAITING_BYTES) {
             return self.write().await;

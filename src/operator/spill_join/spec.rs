@@ -64,7 +64,7 @@ impl JoinSpec {
 
     /// How much memory its build sides need.
     pub(super) fn need(&self, context: &TaskContext) -> Result<Need> {
-        Need::new(&self.left_keys(), &self.left, context.session_config().options())
+        Need::new(&self.left_keys(), &self.left, self.null_equality, context.session_config().options())
     }
 
     /// A new join of `left`, one partition, with each partition of `right`.

@@ -52,9 +52,10 @@ impl PhysicalRule for MemoryGuard {
     }
 
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
-        if QueryScope::of(config).and_then(QueryScope::memory_limit).is_none() {
+        let Some(limit) = QueryScope::of(config).and_then(QueryScope::memory_limit) else {
             return Ok(Rewrite::refused(plan, "the session's memory pool has no limit"));
-        }
+        };
+        exchange::check_partitions(&plan, limit)?;
         let mut counts = vec![0_usize; REMEDIES.len()];
         let guarded = Arc::clone(&plan)
             .transform_up(|mut node| {

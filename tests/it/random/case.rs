@@ -48,15 +48,20 @@ impl Display for Case {
 }
 
 /// All cases.
-#[derive(Debug)]
-pub(super) struct Cases;
+#[derive(Debug, Default)]
+pub(super) struct Cases {
+    /// Those in which the layer has little memory.
+    pub(super) in_little_memory: bool,
+}
 
 impl Strategy for Cases {
     type Tree = Shrinking;
     type Value = Case;
 
     fn new_tree(&self, runner: &mut TestRunner) -> NewTree<Self> {
-        let setup = Setup::draw(&mut Dice::new(runner.new_rng()));
+        let mut dice = Dice::new(runner.new_rng());
+        let setup = Setup::draw(&mut dice);
+        let setup = if self.in_little_memory { setup.in_little_memory(&mut dice) } else { setup };
         let statement = statement(runner.new_rng());
         Ok(Shrinking::of(Case { statement, setup }))
     }

@@ -27,6 +27,8 @@ pub(super) enum Verdict {
     Same(usize),
     /// Both engines refuse, the plain one with this message.
     BothFail(String),
+    /// The layer has little memory, and says that it lacks it.
+    Exhausted,
     /// The plain engine takes too long, or the layer did once.
     TimedOut,
     /// The plain engine does not answer alike twice.
@@ -62,8 +64,10 @@ impl Checker {
 
     async fn run(&self, case: &Case) -> Result<Verdict, String> {
         let sql = case.statement.to_string();
+        // What is left behind is that of this query, where it has a pool of its own.
+        let env = if case.setup.memory.is_some() { Arc::default() } else { Arc::clone(&self.env) };
         let engines =
-            Engines::open(&case.setup, &self.env, &self.data).await.map_err(|error| error.to_string())?;
+            Engines::open(&case.setup, &env, &self.data).await.map_err(|error| error.to_string())?;
         let keys = case.keys();
         let plain = async {
             match engines.plain(&sql).await {
@@ -77,10 +81,20 @@ impl Checker {
             Ok(both) => both,
             Err(verdict) => return Ok(verdict),
         };
+        if case.setup.memory.is_some()
+            && let Some(left) = engines.left_behind().await
+        {
+            return Err(format!("{left}\n\n{case}\n\nlayer: {layered}"));
+        }
+        if matches!(layered, Outcome::Exhausted(_)) {
+            return Ok(Verdict::Exhausted);
+        }
         let Some(what) = difference(&plain, &layered, &keys) else {
             return Ok(match plain {
                 Outcome::Rows(answer) => Verdict::Same(answer.rows.len()),
-                Outcome::Failed(message) | Outcome::Panicked(message) => Verdict::BothFail(message),
+                Outcome::Failed(message) | Outcome::Exhausted(message) | Outcome::Panicked(message) => {
+                    Verdict::BothFail(message)
+                }
                 Outcome::TimedOut(_) => Verdict::TimedOut,
             });
         };
@@ -147,7 +161,8 @@ fn difference(plain: &Outcome, layered: &Outcome, keys: &[usize]) -> Option<Stri
     match (plain, layered) {
         (Outcome::Rows(want), Outcome::Rows(have)) => want.difference(have, keys),
         (Outcome::Failed(_) | Outcome::Panicked(_), Outcome::Failed(_))
-        | (Outcome::Panicked(_), Outcome::Panicked(_)) => None,
+        | (Outcome::Panicked(_), Outcome::Panicked(_))
+        | (_, Outcome::Exhausted(_)) => None,
         _ => Some("the outcomes differ".to_owned()),
     }
 }
@@ -156,7 +171,7 @@ impl Display for Outcome {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Rows(answer) => answer.fmt(f),
-            Self::Failed(message) => write!(f, "error: {message}"),
+            Self::Failed(message) | Self::Exhausted(message) => write!(f, "error: {message}"),
             Self::Panicked(message) => write!(f, "panic: {message}"),
             Self::TimedOut(limit) => write!(f, "no answer in {limit:?}"),
         }

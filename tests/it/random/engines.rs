@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::Result;
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -31,6 +31,8 @@ const LAYERED_LIMIT: Duration = Duration::from_secs(60);
 pub(super) enum Outcome {
     Rows(Answer),
     Failed(String),
+    /// An error for want of memory, of an engine that has little.
+    Exhausted(String),
     Panicked(String),
     TimedOut(Duration),
 }
@@ -40,6 +42,7 @@ type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 pub(super) struct Engines {
     plain: SessionContext,
     layered: SessionContext,
+    in_little_memory: bool,
 }
 
 impl Engines {
@@ -76,7 +79,24 @@ impl Engines {
         for rule in ["join_order", "scan_filter"] {
             layered.sql(&format!("SET slipstream.{rule}.min_gain_percent = 0")).await?;
         }
-        Ok(Self { plain, layered })
+        if let Some(bytes) = setup.memory {
+            layered.sql(&format!("SET slipstream.memory.limit = {bytes}")).await?;
+        }
+        Ok(Self { plain, layered, in_little_memory: setup.memory.is_some() })
+    }
+
+    /// What queries that have ended left behind, if anything: tasks that were aborted have a while to end.
+    pub(super) async fn left_behind(&self) -> Option<String> {
+        let runtime = self.layered.runtime_env();
+        let left = || (runtime.memory_pool.reserved(), runtime.disk_manager.used_disk_space());
+        for _ in 0..500 {
+            if left() == (0, 0) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (memory, disk) = left();
+        Some(format!("{memory} bytes of memory and {disk} bytes of spill files are left behind"))
     }
 
     pub(super) async fn plain(&self, sql: &str) -> Outcome {
@@ -87,7 +107,10 @@ impl Engines {
             let plan = frame.create_physical_plan().await?;
             Ok(Answer::of(&plan.schema(), &collect(plan, task_ctx).await?))
         };
-        outcome(PLAIN_LIMIT, run).await
+        match outcome(PLAIN_LIMIT, run).await {
+            Outcome::Exhausted(message) => Outcome::Failed(message),
+            outcome => outcome,
+        }
     }
 
     pub(super) async fn layered(&self, sql: &str) -> Outcome {
@@ -97,7 +120,11 @@ impl Engines {
             let schema = stream.physical_plan().schema();
             Ok(Answer::of(&schema, &stream.try_collect::<Vec<_>>().await?))
         };
-        outcome(LAYERED_LIMIT, run).await
+        match outcome(LAYERED_LIMIT, run).await {
+            // Nobody limits the other engines.
+            Outcome::Exhausted(message) if !self.in_little_memory => Outcome::Failed(message),
+            outcome => outcome,
+        }
     }
 
     /// The physical plans, plain and layered, or why there is none.
@@ -124,6 +151,9 @@ impl Engines {
 async fn outcome(limit: Duration, run: impl Future<Output = Result<Answer>> + Send + 'static) -> Outcome {
     match tokio::time::timeout(limit, SpawnedTask::spawn(run).join()).await {
         Ok(Ok(Ok(answer))) => Outcome::Rows(answer),
+        Ok(Ok(Err(error))) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+            Outcome::Exhausted(error.strip_backtrace())
+        }
         Ok(Ok(Err(error))) => Outcome::Failed(error.strip_backtrace()),
         Ok(Err(panic)) => Outcome::Panicked(panic.to_string()),
         Err(_) => Outcome::TimedOut(limit),

@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `short` | 150, in every `cargo test` | fixed |
 //! | `long` (ignored) | 10,000, or `PROPTEST_CASES` | drawn and printed, or `PROPTEST_RNG_SEED` |
+//! | `short_in_little_memory`, `long_in_little_memory` | the same, with a limit for the layer | the same |
 
 mod ast;
 mod case;
@@ -82,12 +83,12 @@ fn config(cases: u32, rng_seed: RngSeed) -> Config {
 }
 
 /// Draws, checks and counts cases; fails with a small one.
-fn run(config: Config) -> Tally {
+fn run(config: Config, cases: &Cases) -> Tally {
     let checker = Checker::new();
     let tally = RefCell::new(Tally::default());
     let first_failure = RefCell::new(None::<Case>);
     let seed = config.rng_seed;
-    let result = TestRunner::new(config).run(&Cases, |case| match checker.check(&case) {
+    let result = TestRunner::new(config).run(cases, |case| match checker.check(&case) {
         Ok(verdict) => {
             if matches!(verdict, Verdict::TimedOut | Verdict::Unstable | Verdict::PlainWrong) {
                 eprintln!("{verdict:?}: {case}");
@@ -115,7 +116,7 @@ fn run(config: Config) -> Tally {
 
 #[test]
 fn short() {
-    let tally = run(config(SHORT_CASES, RngSeed::Fixed(SHORT_SEED)));
+    let tally = run(config(SHORT_CASES, RngSeed::Fixed(SHORT_SEED)), &Cases::default());
     eprintln!("{tally}");
     assert_not_degenerate(&tally);
     for construct in CONSTRUCTS {
@@ -126,6 +127,27 @@ fn short() {
 #[test]
 #[ignore = "takes a quarter of an hour; PROPTEST_CASES changes how many cases it draws"]
 fn long() {
+    assert_not_degenerate(&run_long(&Cases::default()));
+}
+
+/// The rules that keep queries within a limit, on plans that nobody thought of: the rows of the plain engine, or one error
+/// for want of memory; and nothing is left behind.
+#[test]
+fn short_in_little_memory() {
+    let cases = Cases { in_little_memory: true };
+    let tally = run(config(SHORT_CASES, RngSeed::Fixed(SHORT_SEED)), &cases);
+    eprintln!("{tally}");
+    assert_enough_memory(&tally);
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour; PROPTEST_CASES changes how many cases it draws"]
+fn long_in_little_memory() {
+    assert_enough_memory(&run_long(&Cases { in_little_memory: true }));
+}
+
+/// With another seed in each run.
+fn run_long(cases: &Cases) -> Tally {
     let config = contextualize_config(config(LONG_CASES, RngSeed::Random));
     let seed = match config.rng_seed {
         RngSeed::Fixed(seed) => seed,
@@ -135,15 +157,22 @@ fn long() {
         "{} cases; the same again: PROPTEST_CASES={} PROPTEST_RNG_SEED={seed}",
         config.cases, config.cases
     );
-    let tally = run(Config { rng_seed: RngSeed::Fixed(seed), ..config });
+    let tally = run(Config { rng_seed: RngSeed::Fixed(seed), ..config }, cases);
     eprintln!("{tally}");
-    assert_not_degenerate(&tally);
+    tally
 }
 
 /// From the keys that the standard library draws for its maps.
 fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
+}
+
+/// Errors for want of memory are no comparison.
+fn assert_enough_memory(tally: &Tally) {
+    assert!(tally.percent(tally.exhausted) <= 40, "too few queries have the memory they need:\n{tally}");
+    assert!(tally.percent(tally.exhausted) >= 1, "all queries have the memory they need:\n{tally}");
+    assert!(tally.percent(tally.all.with_rows) >= 30, "too few queries have rows:\n{tally}");
 }
 
 /// A comparison of queries that fail, or of empty answers, finds nothing.

@@ -19,6 +19,8 @@ pub(super) struct Setup {
     split_files: bool,
     /// Whether joins, sorts and aggregates tell scans what they need no rows of.
     dynamic_filters: bool,
+    /// The memory that the layer has for the query, in bytes, where it is limited; the plain engine has all it wants.
+    pub(super) memory: Option<usize>,
 }
 
 impl Setup {
@@ -31,6 +33,7 @@ impl Setup {
         pushdown_filters: false,
         split_files: false,
         dynamic_filters: false,
+        memory: None,
     };
 
     pub(super) fn draw(dice: &mut Dice) -> Self {
@@ -46,7 +49,14 @@ impl Setup {
             pushdown_filters: dice.chance(50),
             split_files: dice.chance(50),
             dynamic_filters: dice.chance(65),
+            memory: None,
         }
+    }
+
+    /// With so little memory that the small tables do not fit, or just so.
+    pub(super) fn in_little_memory(self, dice: &mut Dice) -> Self {
+        let memory = dice.weighted(&[(20, 300 << 10), (35, 60 << 10), (30, 25 << 10), (15, 8 << 10)]);
+        Self { memory: Some(memory), ..self }
     }
 
     /// How many of its settings are not those of [`Self::PLAINEST`].
@@ -61,6 +71,7 @@ impl Setup {
             self.pushdown_filters,
             self.split_files,
             self.dynamic_filters,
+            self.memory.is_some(),
         ]
         .into_iter()
         .filter(|differs| *differs)
@@ -80,6 +91,7 @@ impl Setup {
             Self { pushdown_filters: plain.pushdown_filters, ..self.clone() },
             Self { split_files: plain.split_files, ..self.clone() },
             Self { dynamic_filters: plain.dynamic_filters, ..self.clone() },
+            Self { memory: plain.memory, ..self.clone() },
         ];
         simpler.into_iter().filter(|setup| setup != self).collect()
     }
@@ -106,6 +118,10 @@ impl Setup {
         if self.split_files {
             options.optimizer.repartition_file_min_size = 1;
         }
+        if let Some(bytes) = self.memory {
+            // What a sort sets aside for its merge is of the size of the rest.
+            options.execution.sort_spill_reservation_bytes = bytes / 32;
+        }
         config
     }
 }
@@ -127,6 +143,9 @@ impl Display for Setup {
         }
         if !self.dynamic_filters {
             f.write_str(", enable_dynamic_filter_pushdown = false")?;
+        }
+        if let Some(bytes) = self.memory {
+            write!(f, ", slipstream.memory.limit = {bytes}, sort_spill_reservation_bytes = {}", bytes / 32)?;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ pub(super) struct Tally {
     pub(super) timed_out: usize,
     pub(super) unstable: usize,
     pub(super) plain_wrong: usize,
+    pub(super) exhausted: usize,
     pub(super) by_construct: BTreeMap<&'static str, Counts>,
     /// The beginnings of the plain engine's errors.
     errors: BTreeMap<String, usize>,
@@ -33,6 +34,7 @@ impl Tally {
             Verdict::TimedOut => self.timed_out += 1,
             Verdict::Unstable => self.unstable += 1,
             Verdict::PlainWrong => self.plain_wrong += 1,
+            Verdict::Exhausted => self.exhausted += 1,
             Verdict::BothFail(message) => {
                 *self.errors.entry(message.chars().take(110).collect()).or_default() += 1;
             }
@@ -67,13 +69,14 @@ impl Display for Tally {
         writeln!(
             f,
             "{cases} cases: {}% succeed, {}% have rows, {}% have 3 or more joins; {} timed out, {} unstable, \
-             {} wrong on the plain engine",
+             {} wrong on the plain engine, {} without memory",
             self.percent(succeeded),
             self.percent(with_rows),
             self.percent(self.construct(MANY_JOINS).cases),
             self.timed_out,
             self.unstable,
             self.plain_wrong,
+            self.exhausted,
         )?;
         for (construct, counts) in &self.by_construct {
             let Counts { cases, succeeded, with_rows } = counts;

@@ -48,7 +48,7 @@ fn floats_may_differ_by_a_billionth() {
 /// Shrinks the first drawn case that `fails`, as proptest does.
 fn shrunk(fails: impl Fn(&Case) -> bool) -> Case {
     let mut runner = TestRunner::new(config(1, RngSeed::Fixed(SHORT_SEED)));
-    let mut drawn = std::iter::repeat_with(|| Cases.new_tree(&mut runner).unwrap());
+    let mut drawn = std::iter::repeat_with(|| Cases::default().new_tree(&mut runner).unwrap());
     let mut tree =
         drawn.by_ref().take(2_000).find(|tree| fails(&tree.current()) && tree.current().size() > 60).unwrap();
     let mut smaller = tree.simplify();
@@ -78,7 +78,7 @@ fn what_fails_is_made_small() {
 fn a_seed_is_a_sequence_of_cases() {
     let drawn = || {
         let mut runner = TestRunner::new(config(1, RngSeed::Fixed(7)));
-        std::iter::repeat_with(|| Cases.new_tree(&mut runner).unwrap().current().to_string())
+        std::iter::repeat_with(|| Cases::default().new_tree(&mut runner).unwrap().current().to_string())
             .take(20)
             .collect::<Vec<_>>()
     };

@@ -1,6 +1,9 @@
 //! Random sides, types, filters and limits: the rows are those of the plain join.
 
 use super::*;
+use datafusion::arrow::array::Int32Array;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::TimeUnit;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -17,7 +20,7 @@ struct Keys {
 }
 
 impl Keys {
-    fn side(&self, text: bool, batch_rows: usize) -> Side {
+    fn side(&self, key_type: &DataType, batch_rows: usize) -> Side {
         let mut state = self.seed | 1;
         let keys: Vec<Option<i64>> = (0..self.rows)
             .map(|row| {
@@ -30,11 +33,19 @@ impl Keys {
                 (!null).then_some(if self.hot && row % 2 == 0 { 0 } else { key })
             })
             .collect();
-        if text {
-            let keys = keys.iter().map(|key| key.map(|key| format!("key number {key}")));
-            return Side::of(Arc::new(StringArray::from_iter(keys)), batch_rows);
-        }
-        Side::ints(keys, batch_rows)
+        let keys: ArrayRef = match key_type {
+            DataType::Utf8View | DataType::Dictionary(..) | DataType::Binary | DataType::Utf8 => {
+                let text = |key: &Option<i64>| key.map(|key| format!("key number {key}"));
+                Arc::new(StringArray::from_iter(keys.iter().map(text)))
+            }
+            // Days, and what else has four bytes.
+            DataType::Int32 | DataType::Date32 => {
+                let short = |key: &Option<i64>| key.map(|key| i32::try_from(key % (1 << 20)).unwrap());
+                Arc::new(Int32Array::from_iter(keys.iter().map(short)))
+            }
+            _ => Arc::new(Int64Array::from(keys)),
+        };
+        Side::of(cast(&keys, key_type).unwrap(), batch_rows)
     }
 }
 
@@ -44,16 +55,35 @@ fn keys(rows: std::ops::Range<usize>) -> impl Strategy<Value = Keys> {
         .prop_map(|(rows, domain, nulls, hot, seed)| Keys { rows, domain, nulls, hot, seed })
 }
 
+fn key_types() -> Vec<DataType> {
+    let text = Box::new(DataType::Utf8);
+    vec![
+        DataType::Int64,
+        DataType::Int64,
+        DataType::Int32,
+        DataType::UInt64,
+        DataType::Float64,
+        DataType::Decimal128(20, 2),
+        DataType::Date32,
+        DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Utf8,
+        DataType::Utf8View,
+        DataType::Binary,
+        DataType::Dictionary(Box::new(DataType::Int32), text),
+    ]
+}
+
 fn case() -> impl Strategy<Value = (Case, usize)> {
-    let sides = (keys(0..1500), keys(0..400), any::<bool>(), select(vec![1_usize, 50, 300]));
+    let sides = (keys(0..1500), keys(0..400), select(key_types()), select(vec![1_usize, 50, 300]));
     let shape = (select(TYPES.to_vec()), select(MODES.to_vec()), 1_usize..4, any::<bool>(), any::<bool>());
     let rest = (any::<bool>(), any::<bool>(), select(vec![7_usize, 256]), any::<bool>());
     let limit = select(vec![1_usize, 30_000, 120_000, 300_000, 4 << 20]);
     (sides, shape, rest, limit).prop_map(|(sides, shape, rest, limit)| {
-        let (left, right, text, batch_rows) = sides;
+        let (left, right, key_type, batch_rows) = sides;
         // Pairs of equal keys without a filter are many.
         let many = left.domain.min(right.domain) < 400 || (left.hot && right.hot);
-        let mut case = Case::new(left.side(text, batch_rows), right.side(text, batch_rows), shape.0);
+        let mut case =
+            Case::new(left.side(&key_type, batch_rows), right.side(&key_type, batch_rows), shape.0);
         let (two_keys, projected, batch_size, fair) = rest;
         (case.mode, case.partitions) = (shape.1, shape.2);
         case.filter = shape.3 || many;
