@@ -35,7 +35,7 @@ async fn a_hint_says_it_for_one_query() {
     assert_eq!(ask(&ctx, &slipstream, &format!("/*+ CACHE(refresh) */ {text}")).await.0, "stored");
     assert_eq!(ask(&ctx, &slipstream, text).await.0, "hit", "the hint was for one query");
     sql(&ctx, "SET slipstream.cache.enabled = false").await.unwrap();
-    assert_eq!(ask(&ctx, &slipstream, &format!("SELECT /*+ CACHE */ a FROM t")).await.0, "hit");
+    assert_eq!(ask(&ctx, &slipstream, "SELECT /*+ CACHE */ a FROM t").await.0, "hit");
     assert_eq!(ask(&ctx, &slipstream, text).await.0, "-");
     let explained = picture(&query(&ctx, "EXPLAIN SELECT /*+ CACHE(often) */ a FROM t").await.unwrap());
     assert!(explained.contains("CACHE(refresh)"), "{explained}");

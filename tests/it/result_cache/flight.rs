@@ -58,7 +58,7 @@ fn spawn(ctx: &SessionContext) -> SpawnedTask<Result<Vec<String>>> {
 }
 
 async fn join(task: SpawnedTask<Result<Vec<String>>>) -> std::result::Result<Vec<String>, String> {
-    match tokio::time::timeout(Duration::from_secs(30), task.join()).await.expect("it waits for ever") {
+    match tokio::time::timeout(Duration::from_secs(30), task.join()).await.unwrap() {
         Ok(rows) => rows.map_err(|error| error.to_string()),
         Err(panicked) => Err(panicked.to_string()),
     }
@@ -130,8 +130,7 @@ async fn a_leader_that_nobody_asks_any_more_is_left_alone() {
     let first = leader.next().await.unwrap().unwrap();
     assert!(first.num_rows() < 3, "the leader has more to give");
     // On the same task: the leader cannot go on while this one waits.
-    let rows =
-        tokio::time::timeout(Duration::from_secs(30), query(&ctx, TEXT)).await.expect("it waits for ever");
+    let rows = tokio::time::timeout(Duration::from_secs(30), query(&ctx, TEXT)).await.unwrap();
     assert_eq!(sorted_rows(&rows.unwrap()), ["1", "2", "3"]);
     assert_eq!(outcome(&slipstream), "stored");
     assert!(slowly.calls.load(Ordering::Relaxed) > 1);
