@@ -29,7 +29,7 @@
 //!                 └──────────── insight (system tables) ◄── monitor ◄─────┴───────────┘
 //! ```
 //!
-//! The modules below are the stations of that road, on the ground files `config`, `scope`, `clock` and `error`.
+//! The modules below are the stations of that road, on the ground files `config`, `scope`, `fingerprint`, `clock` and `error`.
 //! A module imports only those that stand on a lower row than its own, never a sibling
 //! (`docs/ARCHITECTURE.md` has the picture, and a test enforces it).
 
@@ -51,13 +51,17 @@ mod store;
 mod clock;
 mod config;
 mod error;
+mod fingerprint;
 mod scope;
 
 pub use clock::{Clock, SystemClock};
-pub use config::{ProcessOptions, RULE_NAMES, SETTINGS, Setting, SlipstreamOptions, configuration_markdown};
+pub use config::{
+    CacheMode, ProcessOptions, RULE_NAMES, SETTINGS, Setting, SlipstreamOptions, configuration_markdown,
+};
 pub use memory::QueryPool;
 pub use monitor::{QueryLog, QueryRecord, QueryStatus};
 pub use scope::{RuleReport, Verdict};
 pub use session::{
     ParsedQuery, PlannedQuery, QueryStream, Slipstream, SlipstreamBuilderExt, SlipstreamContextExt,
 };
+pub use store::TableVersions;

@@ -55,6 +55,7 @@ pub(crate) struct QueryScope {
     footers: Option<Arc<FileMetadataCache>>,
     memory_limit: Option<usize>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
+    cache_outcome: Arc<Mutex<Option<Cow<'static, str>>>>,
 }
 
 impl QueryScope {
@@ -91,6 +92,16 @@ impl QueryScope {
     /// Notes what a rule did.
     pub(crate) fn report(&self, report: RuleReport) {
         self.reports.lock().push(report);
+    }
+
+    /// Notes what the result cache did for the query; the last word counts.
+    pub(crate) fn cache_outcome(&self, outcome: impl Into<Cow<'static, str>>) {
+        *self.cache_outcome.lock() = Some(outcome.into());
+    }
+
+    /// What the result cache did; `None` where it is off.
+    pub(crate) fn cached(&self) -> Option<Cow<'static, str>> {
+        self.cache_outcome.lock().clone()
     }
 
     /// All reports so far, in the order in which the rules ran.

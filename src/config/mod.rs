@@ -1,5 +1,6 @@
 //! Every `slipstream.*` setting: its value in a session, and the one list that describes them all.
 
+mod cache;
 mod docs;
 mod env;
 mod process;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 
+pub use cache::CacheMode;
 pub use docs::configuration_markdown;
 pub use process::ProcessOptions;
 pub(crate) use process::belongs_to_process;
@@ -129,8 +131,28 @@ pub struct SlipstreamOptions {
     pub disk_query_limit: usize,
     /// `slipstream.disk.directory`
     pub disk_directory: String,
-    /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit` and
-    /// `admission.*`. Copies share it.
+    /// `slipstream.cache.enabled`
+    pub cache_enabled: bool,
+    /// `slipstream.cache.mode`
+    pub cache_mode: CacheMode,
+    /// `slipstream.cache.max_entry_bytes`
+    pub cache_max_entry_bytes: usize,
+    /// `slipstream.cache.max_entry_rows`
+    pub cache_max_entry_rows: usize,
+    /// `slipstream.cache.ttl_ms`
+    pub cache_ttl_ms: usize,
+    /// `slipstream.cache.max_staleness_ms`
+    pub cache_max_staleness_ms: usize,
+    /// `slipstream.cache.max_age_ms`
+    pub cache_max_age_ms: usize,
+    /// `slipstream.cache.min_cost_ms`
+    pub cache_min_cost_ms: usize,
+    /// `slipstream.cache.min_repeats`
+    pub cache_min_repeats: usize,
+    /// `slipstream.cache.tag`
+    pub cache_tag: String,
+    /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit`, `admission.*`,
+    /// `cache.max_bytes` and `cache.max_entries`. Copies share it.
     pub process: Arc<ProcessOptions>,
 }
 
@@ -177,6 +199,16 @@ impl Default for SlipstreamOptions {
             memory_query_limit: 0,
             disk_query_limit: 0,
             disk_directory: String::new(),
+            cache_enabled: false,
+            cache_mode: CacheMode::Use,
+            cache_max_entry_bytes: 32 << 20,
+            cache_max_entry_rows: 10_000_000,
+            cache_ttl_ms: 0,
+            cache_max_staleness_ms: 0,
+            cache_max_age_ms: 0,
+            cache_min_cost_ms: 0,
+            cache_min_repeats: 0,
+            cache_tag: String::new(),
             process: Arc::default(),
         }
     }

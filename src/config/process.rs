@@ -10,6 +10,8 @@ const NAMES: &[&str] = &[
     "admission.max_queries",
     "admission.max_queued",
     "admission.timeout_ms",
+    "cache.max_bytes",
+    "cache.max_entries",
 ];
 
 /// Whether `slipstream.<name>` belongs to the process and not to a session.
@@ -81,6 +83,10 @@ process_options! {
     max_queued / set_max_queued = 100;
     /// `slipstream.admission.timeout_ms`; 0 for no end.
     admission_timeout_ms / set_admission_timeout_ms = 60_000;
+    /// `slipstream.cache.max_bytes`
+    cache_max_bytes / set_cache_max_bytes = 256 << 20;
+    /// `slipstream.cache.max_entries`
+    cache_max_entries / set_cache_max_entries = 1000;
 }
 
 impl Eq for ProcessOptions {}

@@ -1,7 +1,7 @@
 //! The list of all settings: the source of `SET`, `SHOW`, the environment and the manual.
 
 use super::values::{boolean, count, rule_names};
-use super::{SlipstreamOptions, resources};
+use super::{SlipstreamOptions, cache, resources};
 
 /// One setting: what it is called, what it means, and how it is read and written.
 #[derive(Debug)]
@@ -541,4 +541,16 @@ pub static SETTINGS: &[Setting] = &[
     resources::MAX_QUERIES_AT_ONCE,
     resources::MAX_QUEUED,
     resources::TIMEOUT,
+    cache::ENABLED,
+    cache::MODE,
+    cache::MAX_BYTES,
+    cache::MAX_COUNT,
+    cache::MAX_ENTRY_BYTES,
+    cache::MAX_ENTRY_ROWS,
+    cache::TTL,
+    cache::MAX_STALENESS,
+    cache::MAX_AGE,
+    cache::MIN_COST,
+    cache::MIN_REPEATS,
+    cache::TAG,
 ];

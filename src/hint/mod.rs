@@ -3,6 +3,7 @@
 //! ```sql
 //! SELECT /*+ SET(datafusion.execution.batch_size = 1024) */ … ;
 //! EXPLAIN SELECT /*+ PLAIN */ … ;
+//! SELECT /*+ CACHE(refresh) */ … ;
 //! ```
 //!
 //! Hints are read from the text's comments and not from the syntax tree, since DataFusion's parser keeps them in
@@ -10,6 +11,7 @@
 //! dialect. A hint never fails a query. Each is reported as *applied* or *refused*, with the reason, in EXPLAIN and in
 //! `slipstream.queries`.
 
+mod cache;
 mod low;
 mod plain;
 mod set;
@@ -40,7 +42,7 @@ pub(crate) struct Change {
 }
 
 /// All hints there are.
-pub(crate) static HINTS: &[&dyn Hint] = &[&plain::Plain, &set::Set];
+pub(crate) static HINTS: &[&dyn Hint] = &[&cache::Cache, &plain::Plain, &set::Set];
 
 /// From what was said to what it means.
 ///
@@ -68,6 +70,8 @@ mod tests {
     fn hints_are_bound_without_regard_to_case() {
         let off = ("slipstream.enabled".to_owned(), "false".to_owned());
         assert_eq!(check("plain", None), Ok(vec![off]));
+        let changes = check("cache", Some(" OFF ")).unwrap();
+        assert_eq!(changes.last().unwrap(), &("slipstream.cache.mode".to_owned(), "off".to_owned()));
         let changes = check("Set", Some(" a.b = 1 , c.d='x, y' ")).unwrap();
         assert_eq!(changes, [("a.b".into(), "1".into()), ("c.d".into(), "x, y".into())]);
     }
@@ -76,6 +80,7 @@ mod tests {
     fn what_is_wrong_is_the_reason() {
         assert_eq!(check("PLANE", None), Err("unknown hint. Did you mean 'PLAIN'?".to_owned()));
         assert!(check("PLAIN", Some("x")).unwrap_err().contains("no arguments"));
+        assert!(check("CACHE", Some("of")).unwrap_err().contains("CACHE(off)"));
         assert!(check("SET", None).unwrap_err().contains("SET(key = value"));
         assert!(check("SET", Some("a.b")).unwrap_err().contains("'a.b'"));
         assert!(check("SET", Some("a.b =")).unwrap_err().contains("'a.b ='"));

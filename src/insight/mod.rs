@@ -1,5 +1,6 @@
 //! The read side: what the layer knows, as SQL tables. Nothing here can change a plan.
 
+mod cache;
 mod memory;
 mod queries;
 mod statistics;

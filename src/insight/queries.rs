@@ -11,13 +11,15 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use super::cache::{CacheStatsTable, CacheTable};
 use super::memory::MemoryTable;
 use super::statistics::StatisticsTable;
 use super::system_table::{SystemTable, SystemTableProvider};
+use crate::clock::Clock;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, QueryRecord};
 use crate::scope::Verdict;
-use crate::store::StatisticsStore;
+use crate::store::{ResultStore, StatisticsStore};
 
 /// The schema of the layer's tables, in the session's default catalog.
 pub(crate) const SCHEMA_NAME: &str = "slipstream";
@@ -27,9 +29,14 @@ pub(crate) fn system_schema(
     query_log: Arc<QueryLog>,
     statistics: Arc<StatisticsStore>,
     governor: Arc<MemoryGovernor>,
+    results: (Arc<ResultStore>, Arc<dyn Clock>),
 ) -> Arc<dyn SchemaProvider> {
     let schema = MemorySchemaProvider::new();
-    let tables: [(&str, Arc<dyn TableProvider>); 3] = [
+    let (results, clock) = results;
+    let stats = CacheStatsTable { results: Arc::clone(&results) };
+    let tables: [(&str, Arc<dyn TableProvider>); 5] = [
+        ("cache", Arc::new(SystemTableProvider(CacheTable { results, clock }))),
+        ("cache_stats", Arc::new(SystemTableProvider(stats))),
         ("queries", Arc::new(SystemTableProvider(QueriesTable { query_log }))),
         ("memory", Arc::new(SystemTableProvider(MemoryTable { governor }))),
         ("statistics", Arc::new(StatisticsTable { store: statistics })),
@@ -56,6 +63,7 @@ pub(crate) fn system_schema(
 /// | `reclaimed_bytes` | UInt64 | what caches gave back for it |
 /// | `queued_ms` | Float64 | milliseconds that it waited for its turn |
 /// | `error` | Utf8 | NULL unless failed |
+/// | `cache` | Utf8 | what the result cache did: `hit`, `stored`, `waited` (for an identical query), or why not; NULL where it is off |
 /// | `rules_applied`, `rules_refused` | List(Utf8) | `rule: what was done`, `rule: why not` |
 /// | `rules_ms` | Float64 | milliseconds that the layer's rules took |
 #[derive(Debug)]
@@ -81,6 +89,7 @@ fn schema() -> SchemaRef {
         column("reclaimed_bytes", DataType::UInt64, false),
         column("queued_ms", DataType::Float64, false),
         column("error", DataType::Utf8, true),
+        column("cache", DataType::Utf8, true),
         column("rules_applied", texts(), false),
         column("rules_refused", texts(), false),
         column("rules_ms", DataType::Float64, false),
@@ -121,6 +130,7 @@ impl SystemTable for QueriesTable {
             counts(|record| record.reclaimed_bytes),
             millis(|record| Some(record.queued)),
             Arc::new(StringArray::from_iter(records.iter().map(|record| record.error.as_deref()))),
+            Arc::new(StringArray::from_iter(records.iter().map(|record| record.cache.as_deref()))),
             verdicts(&records, true),
             verdicts(&records, false),
             millis(|record| Some(record.rules.iter().map(|report| report.elapsed).sum())),

@@ -169,13 +169,11 @@ impl MemoryGovernor {
 
     /// The view of `pool` that a cache reserves from. It gets at most half of what is free, and should be registered by
     /// [`on_shortage`](Self::on_shortage).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for caches of results, which come later"))]
     pub(crate) fn cache_pool(self: &Arc<Self>, name: &str, pool: &Arc<dyn MemoryPool>) -> Arc<QueryPool> {
         self.enlist(QueryPool::governed(self, Role::Cache(name.to_owned()), pool, 0))
     }
 
     /// Asks `cache` for memory from now on, before a query is refused.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for caches of results, which come later"))]
     pub(crate) fn on_shortage(&self, cache: Weak<dyn Reclaim>) {
         self.reclaimers.lock().push(cache);
     }

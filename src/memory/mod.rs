@@ -29,6 +29,5 @@ pub(crate) use admission::{Admission, Turn};
 pub(crate) use governor::MemoryGovernor;
 pub(crate) use policy::AGGREGATE_MERGE;
 pub use query_pool::QueryPool;
-#[cfg(test)]
 pub(crate) use reclaim::Reclaim;
 pub(crate) use usage::Usage;

@@ -79,6 +79,8 @@ pub struct QueryRecord {
     pub queued: Duration,
     /// The error it ended with.
     pub error: Option<String>,
+    /// What the result cache did: `hit`, `stored`, `waited`, and else why not; `None` where it is off.
+    pub cache: Option<String>,
     /// What each of the layer's rules did.
     pub rules: Vec<RuleReport>,
 }

@@ -55,6 +55,7 @@ impl Facts {
             reclaimed_bytes: 0,
             queued: Duration::ZERO,
             error: None,
+            cache: self.scope.cached().map(Into::into),
             rules: self.scope.reports(),
         }
     }

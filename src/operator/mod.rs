@@ -20,6 +20,8 @@
 //! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
+//! | [`CachedResultExec`] | node | gives a kept answer |
+//! | `recorded` | wrapper, at the root | leaves a query's answer in the cache |
 //! | [`SpillJoinExec`] | node | a hash join that writes to disk what does not fit in memory |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
@@ -55,6 +57,7 @@ mod pool_view;
 mod probe_slices;
 mod query_context;
 mod rerun;
+mod result_cache;
 mod shared;
 mod spill_join;
 mod turns;
@@ -82,6 +85,7 @@ pub(crate) use observed::observed;
 pub(crate) use own_context::outer_context;
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
+pub(crate) use result_cache::{CachedResultExec, Recorder, recorded};
 pub(crate) use shared::{SharedSubplanExec, share};
 pub(crate) use spill_join::SpillJoinExec;
 pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::passthrough::{Passthrough, Wrap};
 use super::query_context::{is_inside_query, pool_for, query_context};
+use super::result_cache::CachedResultExec;
 use super::turns::{Next, SharedTurn, Turns};
 use crate::memory::{MemoryGovernor, QueryPool, Turn};
 use crate::monitor::RunningQuery;
@@ -96,8 +97,8 @@ impl Wrap for Monitored {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         // A query inside a query has the turn of that one: to wait for another could be to wait for itself. What is left of
-        // a statement that has acted (SET, DDL) has nothing to wait for.
-        let exempt = is_inside_query(&context) || inner.downcast_ref::<EmptyExec>().is_some();
+        // a statement that has acted (SET, DDL) has nothing to wait for, nor has an answer that is there.
+        let exempt = is_inside_query(&context) || inner.is::<EmptyExec>() || inner.is::<CachedResultExec>();
         let (query, context, pool, turn) = {
             let mut execution = self.execution.lock();
             if execution.query.as_ref().is_some_and(|query| query.is_over()) {

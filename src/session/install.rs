@@ -12,6 +12,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::Slipstream;
 use super::analyze::{ANALYZE_FUNCTION, AnalyzeFunction};
+use super::cache_functions::cache_functions;
 use super::functions::keep_functions;
 use super::planner::SlipstreamPlanner;
 use super::rule_order::splice;
@@ -117,12 +118,13 @@ fn install_rules(builder: &mut SessionStateBuilder, slipstream: &Slipstream) {
     }
 }
 
-/// Table functions, for those who hand plans to the session and not text.
+/// Functions, for those who hand plans to the session and not text.
 fn install_functions(builder: &mut SessionStateBuilder, slipstream: &Slipstream) {
     let functions = builder.table_functions().get_or_insert_default();
     let analyze = Arc::new(AnalyzeFunction::new(slipstream.clone()));
     let analyze = TableFunction::new(ANALYZE_FUNCTION.to_owned(), analyze);
     functions.insert(ANALYZE_FUNCTION.to_owned(), Arc::new(analyze));
+    builder.scalar_functions().get_or_insert_default().extend(cache_functions(slipstream.results()));
 }
 
 /// Puts the schema of the system tables into the session's default catalog.
@@ -147,7 +149,8 @@ fn install_system_tables(
     };
     let statistics = Arc::clone(slipstream.knowledge().statistics());
     let governor = Arc::clone(slipstream.governor());
-    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor);
+    let results = (Arc::clone(slipstream.results()), Arc::clone(slipstream.clock()));
+    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor, results);
     if let Err(error) = catalog.register_schema(SCHEMA_NAME, schema) {
         log::warn!("slipstream: catalog '{name}' takes no schema {SCHEMA_NAME}: {error}");
     }

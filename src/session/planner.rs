@@ -15,10 +15,11 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::Slipstream;
+use super::cache::{Looked, look_up};
 use super::scoped_session::ScopedSession;
 use crate::config::SlipstreamOptions;
 use crate::monitor::ReceivedQuery;
-use crate::operator::{explained, monitored, observed};
+use crate::operator::{explained, monitored, observed, recorded};
 use crate::physical::observe;
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::Knowledge;
@@ -84,9 +85,8 @@ impl SlipstreamPlanner {
         scope: QueryScope,
         received: Option<ReceivedQuery>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let knowledge = self.slipstream.knowledge().for_query();
-        let scoped = ScopedSession::new(session, &self.base, scope.clone(), &knowledge);
-        let physical = match self.base.plan(plan, &scoped).await {
+        let planned = Box::pin(self.plan_or_answer(plan, session, options, &scope)).await;
+        let physical = match planned {
             Ok(physical) => physical,
             Err(error) => {
                 if let Some(received) = received {
@@ -95,9 +95,6 @@ impl SlipstreamPlanner {
                 return Err(error);
             }
         };
-        report_used(&knowledge, &scope);
-        let physical =
-            if options.feedback_enabled { learning(physical, knowledge, options) } else { physical };
         let physical = if options.explain_enabled && has_room_for_a_row(plan) {
             explained(physical, scope)
         } else {
@@ -110,6 +107,31 @@ impl SlipstreamPlanner {
         Ok(match query.is_some() || governor.governs(options) {
             true => monitored(physical, query, governor),
             false => physical,
+        })
+    }
+
+    /// The plan of an answer that is kept, or the session's own planner's.
+    async fn plan_or_answer(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+        options: &SlipstreamOptions,
+        scope: &QueryScope,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let recorder = match look_up(&self.slipstream, plan, session, options, scope).await? {
+            Looked::Hit(answer) => return Ok(answer),
+            Looked::Miss(recorder) => Some(*recorder),
+            Looked::Nothing => None,
+        };
+        let knowledge = self.slipstream.knowledge().for_query();
+        let scoped = ScopedSession::new(session, &self.base, scope.clone(), &knowledge);
+        let physical = self.base.plan(plan, &scoped).await?;
+        report_used(&knowledge, scope);
+        let physical =
+            if options.feedback_enabled { learning(physical, knowledge, options) } else { physical };
+        Ok(match recorder {
+            Some(recorder) => recorded(physical, recorder),
+            None => physical,
         })
     }
 }

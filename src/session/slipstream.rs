@@ -10,7 +10,7 @@ use crate::config::SlipstreamOptions;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, ReceivedQuery};
 use crate::scope::QueryScope;
-use crate::store::Knowledge;
+use crate::store::{Knowledge, ResultStore, TableVersions};
 
 /// What the layer is made of. Values are settings (`SET slipstream.*`); this holds what is no value.
 ///
@@ -32,16 +32,21 @@ pub struct Slipstream {
     knowledge: Knowledge,
     memory_pool: Option<Arc<dyn MemoryPool>>,
     governor: Arc<MemoryGovernor>,
+    results: Arc<ResultStore>,
+    table_versions: Vec<Arc<dyn TableVersions>>,
 }
 
 impl Default for Slipstream {
     fn default() -> Self {
+        let governor = Arc::default();
         Self {
+            results: ResultStore::new(&governor),
+            table_versions: Vec::new(),
             clock: Arc::new(SystemClock),
             query_log: Arc::default(),
             knowledge: Knowledge::default(),
             memory_pool: None,
-            governor: Arc::default(),
+            governor,
         }
     }
 }
@@ -83,6 +88,23 @@ impl Slipstream {
     pub fn with_memory_limit(self, bytes: usize) -> Self {
         self.governor.settings().set_memory_limit(bytes);
         self
+    }
+
+    /// Tells the result cache which versions tables of some kind have, so that it keeps answers that were made from them.
+    /// May be given several times; the first that knows a table is asked. Tables of files and in memory need none.
+    pub fn with_table_versions(mut self, versions: Arc<dyn TableVersions>) -> Self {
+        self.table_versions.push(versions);
+        self
+    }
+
+    /// The answers that are kept.
+    pub(super) fn results(&self) -> &Arc<ResultStore> {
+        &self.results
+    }
+
+    /// Who declares versions of tables.
+    pub(super) fn table_versions(&self) -> &[Arc<dyn TableVersions>] {
+        &self.table_versions
     }
 
     /// What limits memory, disk and the number of queries.

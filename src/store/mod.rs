@@ -1,4 +1,4 @@
-//! What outlives a query: statistics of tables, and row counts that were observed.
+//! What outlives a query: statistics of tables, row counts that were observed, and answers.
 //!
 //! ```text
 //!   ANALYZE TABLE t ─► operator::AnalyzeTableExec ─► StatisticsStore   Identity of the data ─► TableProfile
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Everything here is bounded in entries and bytes, keyed by the version of the data that it speaks of, and shared by
-//! all sessions into which clones of one `Slipstream` are installed. None of it decides about rows: it is read by
-//! estimates alone.
+//! all sessions into which clones of one `Slipstream` are installed. Statistics and row counts decide about no rows: they are
+//! read by estimates alone. Answers (`results/`) are given to queries, by exact versions of their tables (`version/`).
 
 mod bounded;
 mod distribution;
@@ -19,15 +19,20 @@ mod identity;
 mod knowledge;
 mod observation;
 mod profile;
+mod results;
 mod rows;
 mod sorted;
 mod statistics;
 mod table;
+mod version;
 
 pub(crate) use distribution::{Bound, Distribution, Value};
 pub(crate) use identity::Identity;
 pub(crate) use knowledge::Knowledge;
 pub(crate) use profile::{ColumnProfile, TableProfile};
+pub(crate) use results::{Answer, CachedResult, Evicted, Joined, Leader, Limits, ResultStore, Waited};
 pub(crate) use rows::{profile_columns, profile_fields};
 pub(crate) use statistics::StatisticsStore;
 pub(crate) use table::{find_table, is_current};
+pub use version::TableVersions;
+pub(crate) use version::{Version, VersionedTable, are_current, reads_these, versions_of};

@@ -11,6 +11,7 @@ const ROWS: &[(&str, u8)] = &[
     ("clock", 0),
     ("config", 0),
     ("scope", 0),
+    ("fingerprint", 0),
     ("memory", 1),
     ("store", 1),
     ("monitor", 1),
@@ -26,6 +27,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("config", "error", "a refused value names the nearest one"),
     ("scope", "error", "a scope refuses to be SET"),
     ("monitor", "memory", "a record holds the peak of the query's pool"),
+    ("store", "memory", "answers are reserved of the memory pool, and given back to it"),
 ];
 
 const MAX_LINES: usize = 600;

@@ -23,6 +23,7 @@ mod operator_metrics;
 mod operators_within_limit;
 mod plans;
 mod random;
+mod result_cache;
 mod shared_subplan;
 #[cfg(feature = "cli")]
 mod shell;

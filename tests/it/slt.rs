@@ -5,15 +5,14 @@
 //! | `plain` | DataFusion alone |
 //! | `slipstream` | with the layer, through `ctx.query()` |
 //! | `tiny_memory` | with the layer, a pool of [`TINY_MEMORY_BYTES`] that spills, and small batches |
-//!
-//! A mode *warm cache* joins them with the result cache: each query twice in one session, the second answer from
-//! the cache, both against the same expected rows.
+//! | `warm_cache` | with the result cache on: a query whose answer was kept is asked again, and the answer from the cache is what is compared |
 //!
 //! The expected rows follow from the SQL standard, not from what an engine once printed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +22,7 @@ use datafusion::common::Result;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
-use datafusion_slipstream::SlipstreamContextExt;
+use datafusion_slipstream::{Slipstream, SlipstreamContextExt, SlipstreamOptions};
 use datafusion_sqllogictest::{
     DFColumnType, DFOutput, DFSqlLogicTestError, convert_batches, convert_schema_to_types,
     df_value_validator, value_normalizer,
@@ -52,6 +51,7 @@ enum Mode {
     Plain,
     Slipstream,
     TinyMemory,
+    WarmCache,
 }
 
 impl fmt::Display for Mode {
@@ -60,22 +60,29 @@ impl fmt::Display for Mode {
             Self::Plain => "plain",
             Self::Slipstream => "slipstream",
             Self::TinyMemory => "tiny_memory",
+            Self::WarmCache => "warm_cache",
         })
     }
 }
 
 impl Mode {
     /// A fresh session; `spills` is where it may write.
-    fn session(self, spills: &Path) -> SessionContext {
+    fn session(self, spills: &Path) -> (SessionContext, Slipstream) {
         match self {
-            Self::Plain => SessionContext::new_with_config(config()),
-            Self::Slipstream => with_layer(SessionContext::new_with_config(config())).0,
+            Self::Plain => (SessionContext::new_with_config(config()), Slipstream::default()),
+            Self::Slipstream => with_layer(SessionContext::new_with_config(config())),
+            Self::WarmCache => {
+                let options = SlipstreamOptions { cache_enabled: true, ..SlipstreamOptions::default() };
+                let mut config = config();
+                config.options_mut().extensions.insert(options);
+                with_layer(SessionContext::new_with_config(config))
+            }
             Self::TinyMemory => {
                 let config = config()
                     .with_batch_size(TINY_BATCH_ROWS)
                     .with_sort_spill_reservation_bytes(TINY_SORT_RESERVATION_BYTES);
                 let runtime = limited_runtime(TINY_MEMORY_BYTES, spills);
-                with_layer(SessionContext::new_with_config_rt(config, runtime)).0
+                with_layer(SessionContext::new_with_config_rt(config, runtime))
             }
         }
     }
@@ -84,7 +91,10 @@ impl Mode {
 /// The connection under test.
 struct Database {
     ctx: SessionContext,
+    slipstream: Slipstream,
     mode: Mode,
+    /// Answers that came from the cache.
+    hits: Arc<AtomicUsize>,
 }
 
 impl Database {
@@ -95,8 +105,25 @@ impl Database {
             let plan = frame.create_physical_plan().await?;
             return Ok((plan.schema(), collect(plan, task_ctx).await?));
         }
+        let rows = self.rows_of_layer(sql).await?;
+        if self.mode != Mode::WarmCache || self.outcome() != "stored" {
+            return Ok(rows);
+        }
+        let warm = self.rows_of_layer(sql).await?;
+        assert_eq!(self.outcome(), "hit", "{sql}");
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Ok(warm)
+    }
+
+    async fn rows_of_layer(&self, sql: &str) -> Result<(Arc<Schema>, Vec<RecordBatch>)> {
         let stream = self.ctx.query(sql).await?;
         Ok((stream.physical_plan().schema(), stream.try_collect().await?))
+    }
+
+    /// What the cache did for the last query.
+    fn outcome(&self) -> String {
+        let last = self.slipstream.query_log().queries().pop();
+        last.and_then(|record| record.cache.clone()).unwrap_or_default()
     }
 }
 
@@ -123,13 +150,16 @@ impl AsyncDB for Database {
 struct FileRun {
     failures: Vec<String>,
     spilled_bytes: u64,
+    hits: usize,
 }
 
 async fn run_file(mode: Mode, path: PathBuf) -> FileRun {
     let spills = TempDir::new().unwrap();
-    let ctx = mode.session(spills.path());
+    let (ctx, slipstream) = mode.session(spills.path());
+    let hits = Arc::new(AtomicUsize::new(0));
     let mut runner = Runner::new(|| {
-        let database = Database { ctx: ctx.clone(), mode };
+        let (slipstream, hits) = (slipstream.clone(), Arc::clone(&hits));
+        let database = Database { ctx: ctx.clone(), slipstream, mode, hits };
         async move { Ok(database) }
     });
     runner.with_column_validator(strict_column_validator);
@@ -147,7 +177,7 @@ async fn run_file(mode: Mode, path: PathBuf) -> FileRun {
             // The statement may hold the session's locks: nothing after it can be trusted.
             Err(_) => {
                 failures.push(format!("{mode}::{name} did not end in {RECORD_LIMIT:?}:\n{text}"));
-                return FileRun { failures, spilled_bytes: 0 };
+                return FileRun { failures, spilled_bytes: 0, hits: 0 };
             }
         }
     }
@@ -155,7 +185,7 @@ async fn run_file(mode: Mode, path: PathBuf) -> FileRun {
         Mode::Plain => 0,
         _ => spilled_bytes(&ctx).await,
     };
-    FileRun { failures, spilled_bytes }
+    FileRun { failures, spilled_bytes, hits: hits.load(Ordering::Relaxed) }
 }
 
 /// Summed over the queries that the layer's log still holds.
@@ -178,14 +208,18 @@ fn run_all(mode: Mode) -> Vec<(String, u64)> {
     let runtime = runtime.unwrap();
     let mut failures = vec![];
     let mut spilled = vec![];
+    let mut hits = 0;
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         // As a task, since only the runtime's own threads have the larger stack.
         let run = runtime.block_on(async { SpawnedTask::spawn(run_file(mode, path)).join().await.unwrap() });
         failures.extend(run.failures);
         spilled.push((name, run.spilled_bytes));
+        hits += run.hits;
     }
     eprintln!("{spilled:?}");
+    // A mode that answers nothing from the cache would test nothing that `slipstream` does not.
+    assert!(mode != Mode::WarmCache || hits > 100, "{hits} answers came from the cache");
     assert!(failures.is_empty(), "{} records failed:\n\n{}", failures.len(), failures.join("\n"));
     spilled
 }
@@ -198,6 +232,11 @@ fn plain() {
 #[test]
 fn slipstream() {
     run_all(Mode::Slipstream);
+}
+
+#[test]
+fn warm_cache() {
+    run_all(Mode::WarmCache);
 }
 
 #[test]

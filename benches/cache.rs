@@ -1,0 +1,101 @@
+//! What the result cache costs: a hit of a small answer, of many tables, of many files, of a large answer; and a miss.
+//!
+//! `cargo bench --workspace --all-features --bench cache`. Every hit looks at its tables: the numbers are those of exact answers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use datafusion::common::Result;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
+use futures::TryStreamExt;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Files are old enough to be trusted.
+fn write_aged(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    let file = std::fs::File::options().write(true).open(path)?;
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000))?;
+    Ok(())
+}
+
+async fn run(ctx: &SessionContext, sql: &str) -> Result<usize> {
+    let batches: Vec<_> = ctx.query(sql).await?.try_collect().await?;
+    Ok(batches.iter().map(|batch| batch.num_rows()).sum())
+}
+
+/// Tables `f0` to `f9` of one file each, `many` of a thousand, and `big` in memory.
+async fn session(folder: &Path) -> Result<SessionContext> {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    ctx.install_slipstream(Slipstream::default())?;
+    for setting in
+        ["enabled = true", "max_bytes = '1GB'", "max_entry_bytes = '1GB'", "max_entry_rows = 100000000"]
+    {
+        run(&ctx, &format!("SET slipstream.cache.{setting}")).await?;
+    }
+    let external = async |name: &str, location: &Path| {
+        let location = location.to_string_lossy();
+        let how = "STORED AS CSV OPTIONS ('format.has_header' 'false')";
+        run(&ctx, &format!("CREATE EXTERNAL TABLE {name} (a BIGINT) {how} LOCATION '{location}'")).await
+    };
+    for table in 0..10 {
+        let file = folder.join(format!("{table}.csv"));
+        write_aged(&file, "1\n2\n3\n")?;
+        external(&format!("f{table}"), &file).await?;
+    }
+    let many = folder.join("many");
+    std::fs::create_dir(&many)?;
+    for file in 0..1000 {
+        write_aged(&many.join(format!("{file}.csv")), "1\n")?;
+    }
+    external("many", &many).await?;
+    run(&ctx, "CREATE TABLE big AS SELECT i, i * 3 AS j FROM generate_series(1, 6000000) AS s(i)").await?;
+    Ok(ctx)
+}
+
+fn hits(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
+    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let ten: Vec<String> = (0..10).map(|table| format!("SELECT max(a) AS a FROM f{table}")).collect();
+    let ten = ten.join(" UNION ALL ");
+    let queries = [
+        ("one file", "SELECT a, count(*) FROM f0 GROUP BY a"),
+        ("ten tables of one file", ten.as_str()),
+        ("a thousand files", "SELECT count(*) FROM many"),
+        ("a hundred megabytes", "SELECT i, j FROM big ORDER BY j"),
+    ];
+    let mut group = c.benchmark_group("hit");
+    for (name, sql) in queries {
+        runtime.block_on(run(&ctx, sql)).unwrap_or_else(|error| panic!("{error}"));
+        // The plan is made once: what remains is the look-up, and the rows.
+        let state = ctx.state();
+        let planned: Result<LogicalPlan> =
+            runtime.block_on(async { state.optimize(&state.create_logical_plan(sql).await?) });
+        let planned = planned.unwrap_or_else(|error| panic!("{error}"));
+        group.bench_function(format!("{name}, from its plan"), |b| {
+            b.to_async(&runtime).iter(|| async {
+                let plan = state.query_planner().create_physical_plan(&planned, &state).await?;
+                datafusion::physical_plan::collect(plan, state.task_ctx()).await
+            });
+        });
+        group.bench_function(format!("{name}, from its text"), |b| {
+            b.to_async(&runtime).iter(|| run(&ctx, sql));
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("miss");
+    for (name, hint) in
+        [("without the cache", "/*+ CACHE(off) */"), ("computed and kept", "/*+ CACHE(refresh) */")]
+    {
+        let sql = format!("{hint} SELECT a, count(*) FROM f0 GROUP BY a");
+        group.bench_function(name, |b| b.to_async(&runtime).iter(|| run(&ctx, &sql)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hits);
+criterion_main!(benches);

@@ -1,0 +1,16 @@
+//! Answers on their way: from the cache to a caller, and from a query into the cache.
+//!
+//! ```text
+//!   hit      CachedResultExec ──────────────────────────────► batches, nothing copied
+//!   miss     Passthrough { Recorder, the query's plan } ────► batches, and a copy of their references aside; at the end the
+//!                                                             versions are looked at once more, then the answer is kept
+//!   waiting  the same node, while another one computes ─────► that one's batches
+//! ```
+
+mod cached;
+mod compaction;
+mod recorder;
+mod stream;
+
+pub(crate) use cached::CachedResultExec;
+pub(crate) use recorder::{Recorder, recorded};

@@ -1,0 +1,272 @@
+//! The result cache on a query's road: between the optimized plan and the physical one.
+//!
+//! ```text
+//!   optimized plan ─► key ─► versions of its tables ─┬─ an answer of these versions ──► its plan
+//!                                                    └─ none ─► DataFusion's planner ─► the plan, recorded
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::Session;
+use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+
+use super::Slipstream;
+use crate::config::{CacheMode, SlipstreamOptions};
+use crate::fingerprint::{Fingerprint, Key, Refusal, Token, fingerprint};
+use crate::operator::{CachedResultExec, Recorder};
+use crate::scope::{QueryScope, RuleReport, Verdict};
+use crate::store::{CachedResult, Evicted, Limits, VersionedTable, are_current, versions_of};
+
+/// What the cache has for a query.
+pub(super) enum Looked {
+    /// It is off, or the statement is no query.
+    Nothing,
+    /// The plan of an answer that is there.
+    Hit(Arc<dyn ExecutionPlan>),
+    /// No answer, and what it takes to keep the one that is to come.
+    Miss(Box<Recorder>),
+}
+
+/// A query with its key and its tables.
+struct Asked {
+    key: Arc<Key>,
+    print: Fingerprint,
+    tables: Vec<VersionedTable>,
+}
+
+/// Looks for the answer of `plan`, and says in `scope` what came of it.
+///
+/// # Errors
+/// There is none, and the mode is `only_if_cached`.
+pub(super) async fn look_up(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+    scope: &QueryScope,
+) -> Result<Looked> {
+    if !options.enabled || !options.cache_enabled || options.cache_mode == CacheMode::Off {
+        return Ok(Looked::Nothing);
+    }
+    match plan {
+        LogicalPlan::Explain(explain) => {
+            let verdict = foresee(slipstream, &explain.plan, session, options).await;
+            report(scope, verdict);
+            return Ok(Looked::Nothing);
+        }
+        LogicalPlan::Analyze(_) => {
+            report(scope, Verdict::Refused("EXPLAIN ANALYZE runs its query".into()));
+            return Ok(Looked::Nothing);
+        }
+        plan if !is_query(plan) => return Ok(Looked::Nothing),
+        _ => {}
+    }
+    let looked = find(slipstream, plan, session, options, scope).await;
+    let refusal = match looked {
+        Ok(Looked::Miss(_)) if options.cache_mode == CacheMode::OnlyIfCached => {
+            "there is no answer to it".into()
+        }
+        Ok(looked) => return Ok(looked),
+        Err(refusal) => {
+            slipstream.results().stats().refused(refusal.kind);
+            scope.cache_outcome(refusal.reason.clone());
+            report(scope, Verdict::Refused(refusal.reason.clone()));
+            refusal.reason
+        }
+    };
+    match options.cache_mode {
+        CacheMode::OnlyIfCached => {
+            plan_err!(
+                "the query is not answered from the cache, as slipstream.cache.mode = only_if_cached asks: {refusal}"
+            )
+        }
+        _ => Ok(Looked::Nothing),
+    }
+}
+
+/// Whether `plan` gives rows and does nothing else.
+fn is_query(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => false,
+        LogicalPlan::DescribeTable(_) => false,
+        // What is left of a statement that has acted.
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row || !empty.schema.fields().is_empty(),
+        _ => true,
+    }
+}
+
+async fn find(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+    scope: &QueryScope,
+) -> Result<Looked, Refusal> {
+    let store = slipstream.results();
+    let asked = ask(slipstream, plan, session, options)?;
+    if options.cache_mode != CacheMode::Refresh
+        && let Some(result) = current(slipstream, &asked, options).await
+    {
+        store.used(&result);
+        scope.cache_outcome("hit");
+        report(scope, Verdict::Applied(describe(&result).into()));
+        return Ok(Looked::Hit(Arc::new(CachedResultExec::new(result))));
+    }
+    store.stats().miss();
+    let recorder = recorder(slipstream, asked, session, options, scope).await?;
+    scope.cache_outcome("miss");
+    report(scope, Verdict::Refused("there is no answer to it yet".into()));
+    Ok(Looked::Miss(Box::new(recorder)))
+}
+
+/// The key of `plan`: what is asked, of which tables, under which settings, by whom.
+fn ask(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Result<Asked, Refusal> {
+    let started = session.execution_props().query_execution_start_time;
+    let mut print = fingerprint(plan, started.and_then(|started| started.timestamp_nanos_opt()))?;
+    let aging = options.cache_max_age_ms > 0;
+    let mut tables = Vec::with_capacity(print.tables.len());
+    for table in std::mem::take(&mut print.tables) {
+        tables.push(VersionedTable::new(table, session, slipstream.table_versions(), aging)?);
+    }
+    print.pins.extend(tables.iter().filter_map(VersionedTable::pin));
+    let mut tokens = std::mem::take(&mut print.tokens);
+    tokens.extend(tables.iter().map(VersionedTable::token));
+    let store = slipstream.results();
+    tokens.push(Token::Text(store.memo().text(session.config().options()).as_ref().into()));
+    match options.cache_tag.as_str() {
+        "" => tokens.extend([Token::Kind("session"), Token::Text(session.session_id().into())]),
+        tag => tokens.extend([Token::Kind("tag"), Token::Text(tag.into())]),
+    }
+    Ok(Asked { key: store.key(tokens), print, tables })
+}
+
+/// The answer to what was asked, if there is one that may be given now.
+async fn current(
+    slipstream: &Slipstream,
+    asked: &Asked,
+    options: &SlipstreamOptions,
+) -> Option<Arc<CachedResult>> {
+    let store = slipstream.results();
+    let result = store.get(&asked.key)?;
+    let now = slipstream.clock().now();
+    if result.is_expired(now) {
+        store.remove(&result, Evicted::Expired);
+        return None;
+    }
+    // Somebody else may have allowed a longer time.
+    let age = result.age(now);
+    if time_to_live(options, result.is_aging()).is_some_and(|ttl| age > ttl) {
+        return None;
+    }
+    if result.since_checked(now) < millis(options.cache_max_staleness_ms) {
+        return Some(result);
+    }
+    if are_current(&asked.tables, result.versions()).await {
+        result.checked(now);
+        return Some(result);
+    }
+    store.remove(&result, Evicted::Stale);
+    None
+}
+
+/// What it takes to keep the answer that is to come. The versions of the tables are taken here: before the query is planned.
+async fn recorder(
+    slipstream: &Slipstream,
+    asked: Asked,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+    scope: &QueryScope,
+) -> Result<Recorder, Refusal> {
+    let Asked { key, print, tables } = asked;
+    let store = slipstream.results();
+    let clock = slipstream.clock();
+    let versions = versions_of(&tables).await.map_err(|error| {
+        Refusal::new("table", format!("a table does not say its version: {}", error.strip_backtrace()))
+    })?;
+    let mut settled = true;
+    for (table, version) in tables.iter().zip(&versions) {
+        // Or the query would read what the list says, and its answer be kept for what the store says.
+        table.forget_stale(version);
+        settled &= table.is_settled(version, clock.as_ref());
+    }
+    if !settled {
+        return Err(Refusal::new(
+            "unsettled",
+            "a file was written a moment ago, and may be again within the same tick",
+        ));
+    }
+    let asked_often = store.asked(&key) > options.cache_min_repeats;
+    let aging = tables.iter().any(VersionedTable::is_aging);
+    let uses = options.cache_mode == CacheMode::Use;
+    let keeps = asked_often && (uses || options.cache_mode == CacheMode::Refresh);
+    Ok(Recorder {
+        store: Arc::clone(store),
+        clock: Arc::clone(clock),
+        pool: Arc::clone(&session.runtime_env().memory_pool),
+        key,
+        pins: print.pins,
+        tables,
+        versions,
+        limits: Limits {
+            bytes: options.cache_max_entry_bytes,
+            rows: options.cache_max_entry_rows,
+            min_cost: millis(options.cache_min_cost_ms),
+        },
+        determined_below: print.determined_below,
+        tag: options.cache_tag.clone(),
+        ttl: time_to_live(options, aging),
+        // What will not be kept is not to be waited for.
+        shares: uses && keeps && print.determined_below.is_none(),
+        keeps,
+        scope: scope.clone(),
+    })
+}
+
+/// How long an answer is given under these settings; `None` for as long as its data is the same.
+fn time_to_live(options: &SlipstreamOptions, aging: bool) -> Option<Duration> {
+    let ttl = Some(options.cache_ttl_ms).filter(|ttl| *ttl > 0);
+    let age = Some(options.cache_max_age_ms).filter(|_| aging);
+    ttl.into_iter().chain(age).min().map(millis)
+}
+
+fn millis(millis: usize) -> Duration {
+    Duration::from_millis(millis as u64)
+}
+
+/// What EXPLAIN says of a query that it does not run.
+async fn foresee(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Verdict {
+    let asked = match ask(slipstream, plan, session, options) {
+        Ok(asked) => asked,
+        Err(refusal) => return Verdict::Refused(refusal.reason),
+    };
+    match current(slipstream, &asked, options).await {
+        Some(result) => Verdict::Applied(describe(&result).into()),
+        None => Verdict::Refused("there is no answer to it yet".into()),
+    }
+}
+
+/// An answer in one line. Its age is left out, as all times are: a picture of the same should be the same.
+fn describe(result: &CachedResult) -> String {
+    let tables = match result.tables() {
+        [] => "no table".to_owned(),
+        tables => tables.join(", "),
+    };
+    format!("answered by {} ({} rows, made from {tables})", result.name(), result.rows)
+}
+
+fn report(scope: &QueryScope, verdict: Verdict) {
+    scope.report(RuleReport { rule: "result_cache", verdict, elapsed: Duration::ZERO });
+}

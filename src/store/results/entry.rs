@@ -1,0 +1,155 @@
+//! One answer: its rows, what they were made from, and what they are worth.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use crate::fingerprint::{Key, Pin};
+use crate::store::version::Version;
+
+/// An answer that was just computed.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// What was asked.
+    pub(crate) key: Arc<Key>,
+    /// Its columns.
+    pub(crate) schema: SchemaRef,
+    /// Its rows, in order, holding no more memory than they need.
+    pub(crate) batches: Vec<RecordBatch>,
+    /// The bytes of the batches.
+    pub(crate) bytes: usize,
+    /// How long it took.
+    pub(crate) cost: Duration,
+    /// The tables that it was made from, by name.
+    pub(crate) tables: Vec<String>,
+    /// Their versions.
+    pub(crate) versions: Vec<Version>,
+    /// Whether one of them has no version, so that only the answer's age counts.
+    pub(crate) aging: bool,
+    /// What keeps the addresses in the key.
+    pub(crate) pins: Vec<Pin>,
+    /// `slipstream.cache.tag` of the query.
+    pub(crate) tag: String,
+    /// How long it may be given.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// An answer in the store.
+#[derive(Debug)]
+pub(crate) struct CachedResult {
+    pub(super) answer: Answer,
+    /// Rows.
+    pub(crate) rows: usize,
+    /// What is reserved for it: its batches and its key.
+    pub(crate) bytes: usize,
+    /// When it was put in.
+    pub(crate) created: Instant,
+    /// The same for people.
+    pub(crate) created_at: SystemTime,
+    /// Counts up in each store.
+    pub(crate) id: u64,
+    /// Given back when the last one who reads the answer lets go of it.
+    pub(super) _reservation: MemoryReservation,
+    pub(super) hits: AtomicU64,
+    /// When its versions were looked up last, in nanoseconds after `created`.
+    pub(super) checked: AtomicU64,
+    /// The bits of its weight.
+    pub(super) weight: AtomicU64,
+}
+
+impl CachedResult {
+    /// Its columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.answer.schema
+    }
+
+    /// Its rows.
+    pub(crate) fn batches(&self) -> &[RecordBatch] {
+        &self.answer.batches
+    }
+
+    /// The versions that its tables had.
+    pub(crate) fn versions(&self) -> &[Version] {
+        &self.answer.versions
+    }
+
+    /// The tables that it was made from.
+    pub(crate) fn tables(&self) -> &[String] {
+        &self.answer.tables
+    }
+
+    /// Its tag.
+    pub(crate) fn tag(&self) -> &str {
+        &self.answer.tag
+    }
+
+    /// How long it took to compute.
+    pub(crate) fn cost(&self) -> Duration {
+        self.answer.cost
+    }
+
+    /// How often it was given.
+    pub(crate) fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Whether only its age counts.
+    pub(crate) fn is_aging(&self) -> bool {
+        self.answer.aging
+    }
+
+    /// What it is known by: a number that names it to people.
+    pub(crate) fn name(&self) -> String {
+        format!("{:016x}-{}", self.answer.key.hash(), self.id)
+    }
+
+    /// What was asked.
+    pub(crate) fn key(&self) -> &Arc<Key> {
+        &self.answer.key
+    }
+
+    /// How old it is.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
+    /// Whether its time is over.
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.answer.ttl.is_some_and(|ttl| self.age(now) > ttl)
+    }
+
+    /// How long ago its versions were looked up.
+    pub(crate) fn since_checked(&self, now: Instant) -> Duration {
+        self.age(now).saturating_sub(Duration::from_nanos(self.checked.load(Ordering::Relaxed)))
+    }
+
+    /// Its versions were found to be current at `at`.
+    pub(crate) fn checked(&self, at: Instant) {
+        let after = u64::try_from(self.age(at).as_nanos()).unwrap_or(u64::MAX);
+        self.checked.fetch_max(after, Ordering::Relaxed);
+    }
+
+    /// Whether it may be asked for again: the tables and functions in its key are still there.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.answer.pins.iter().all(Pin::is_alive)
+    }
+
+    /// What it is worth keeping: the least of all goes first.
+    pub(super) fn weight(&self) -> f64 {
+        match self.is_reachable() {
+            true => f64::from_bits(self.weight.load(Ordering::Relaxed)),
+            false => 0.0,
+        }
+    }
+
+    /// It was used: it weighs its seconds for each byte, as often as it was used, on top of `floor`.
+    pub(super) fn weigh(&self, floor: f64) {
+        let uses = (self.hits() + 1) as f64;
+        let weight = floor + self.cost().as_secs_f64() * uses / self.bytes.max(1) as f64;
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,165 @@
+//! The version of a table of files: what its object store says of every file, at this moment.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use datafusion::catalog::Session;
+use datafusion::common::{Result, plan_datafusion_err};
+use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
+use datafusion::execution::cache::TableScopedPath;
+use datafusion::execution::cache::cache_manager::{
+    CachedFileList, FileMetadataCache, FileStatisticsCache, ListFilesCache,
+};
+use datafusion::object_store::path::Path;
+use datafusion::object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
+use futures::TryStreamExt;
+
+/// What it takes to list the files of a table past all caches, and the caches that may be stale.
+#[derive(Clone)]
+pub(super) struct FileTable {
+    urls: Arc<[ListingTableUrl]>,
+    store: Arc<dyn ObjectStore>,
+    file_extension: Arc<str>,
+    ignore_subdirectory: bool,
+    lists: Option<Arc<ListFilesCache>>,
+    statistics: Option<Arc<FileStatisticsCache>>,
+    footers: Arc<FileMetadataCache>,
+}
+
+impl std::fmt::Debug for FileTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileTable").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// All files of a table, by path; each with size, time of change, entity tag and version.
+///
+/// The store is a part of it, since another store under the same URL may have other files of the same names.
+#[derive(Debug, Clone)]
+pub(crate) struct FileVersion {
+    store: Weak<dyn ObjectStore>,
+    /// What each URL of the table lists, whether the table takes it or not, sorted by path.
+    lists: Box<[Box<[ObjectMeta]>]>,
+    /// Those that the table reads, sorted by path.
+    files: Box<[ObjectMeta]>,
+}
+
+impl PartialEq for FileVersion {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.store, &other.store) && self.files == other.files
+    }
+}
+
+impl FileVersion {
+    /// Whether this very file is one of them.
+    pub(super) fn has(&self, file: &ObjectMeta) -> bool {
+        let place = self.files.binary_search_by(|known| known.location.cmp(&file.location));
+        place.is_ok_and(|place| self.files[place] == *file)
+    }
+}
+
+/// A clock of a file system ticks some hundred times a second where it knows fractions of a second, else every other second
+/// at worst.
+const FINE_TICK: Duration = Duration::from_millis(100);
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+impl FileTable {
+    pub(super) fn new(table: &ListingTable, session: &dyn Session) -> Result<Self> {
+        let urls = table.table_paths();
+        let first = urls.first().ok_or_else(|| plan_datafusion_err!("it has no location"))?;
+        let runtime = session.runtime_env();
+        Ok(Self {
+            store: runtime.object_store(first)?,
+            urls: urls.as_slice().into(),
+            file_extension: table.options().file_extension.as_str().into(),
+            ignore_subdirectory: session.config_options().execution.listing_table_ignore_subdirectory,
+            lists: runtime.cache_manager.get_list_files_cache(),
+            statistics: runtime.cache_manager.get_file_statistic_cache(),
+            footers: runtime.cache_manager.get_file_metadata_cache(),
+        })
+    }
+
+    /// The files at this moment.
+    pub(super) async fn version(&self) -> Result<FileVersion> {
+        let lists = futures::future::try_join_all(self.urls.iter().map(|url| self.list(url))).await?;
+        let mut files: Vec<ObjectMeta> = Vec::new();
+        for (url, list) in self.urls.iter().zip(&lists) {
+            files.extend(list.iter().filter(|file| self.takes(url, file)).cloned());
+        }
+        if self.urls.len() > 1 {
+            files.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+            files.dedup_by(|one, other| one.location == other.location);
+        }
+        Ok(FileVersion { store: Arc::downgrade(&self.store), lists: lists.into(), files: files.into() })
+    }
+
+    /// Everything below a URL, sorted by path. One that names a single file is that file, where it is there.
+    async fn list(&self, url: &ListingTableUrl) -> Result<Box<[ObjectMeta]>> {
+        if !url.is_collection() {
+            match self.store.head(url.prefix()).await {
+                Ok(file) => return Ok(Box::new([file])),
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut files: Vec<ObjectMeta> = self.store.list(Some(url.prefix())).try_collect().await?;
+        files.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        Ok(files.into())
+    }
+
+    /// Whether the table reads this file of `url`, by the rules of DataFusion's own listing.
+    fn takes(&self, url: &ListingTableUrl, file: &ObjectMeta) -> bool {
+        file.size > 0
+            && file.location.as_ref().ends_with(self.file_extension.as_ref())
+            && url.contains(&file.location, self.ignore_subdirectory)
+    }
+
+    /// Whether none of the files was written so lately that it may be written again within the same tick of the clock that
+    /// its time of change was read from. An entity tag that the store makes of the content, or counts up, settles a file at
+    /// once; a local file's is made of its time.
+    pub(super) fn is_settled(&self, version: &FileVersion, now: SystemTime) -> bool {
+        let local = self.urls.iter().any(|url| url.scheme() == "file");
+        version.files.iter().all(|file| {
+            let tick = match file.last_modified.timestamp_subsec_nanos() {
+                0 => COARSE_TICK,
+                _ => FINE_TICK,
+            };
+            let changed = SystemTime::from(file.last_modified);
+            let old = now.duration_since(changed).is_ok_and(|age| age > tick);
+            old || (!local && file.e_tag.is_some())
+        })
+    }
+
+    /// Drops what DataFusion keeps of files that are others now: its lists live for ever by default, and what it knows of a
+    /// file it checks by size and time alone.
+    pub(super) fn forget_stale(&self, version: &FileVersion) {
+        for (url, files) in self.urls.iter().zip(&version.lists) {
+            let key =
+                |path: &Path| TableScopedPath { table: url.get_table_ref().clone(), path: path.clone() };
+            if let Some(lists) = &self.lists {
+                let at = key(url.prefix());
+                if lists.get(&at).is_some_and(|list| !is_same(&list, files)) {
+                    lists.remove(&at);
+                }
+            }
+            for file in files {
+                let at = key(&file.location);
+                if let Some(statistics) = &self.statistics
+                    && statistics.get(&at).is_some_and(|known| known.meta != *file)
+                {
+                    statistics.remove(&at);
+                }
+                if self.footers.get(&file.location).is_some_and(|known| known.meta != *file) {
+                    self.footers.remove(&file.location);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a list has these files, in whatever order.
+fn is_same(list: &CachedFileList, files: &[ObjectMeta]) -> bool {
+    let listed: HashMap<&Path, &ObjectMeta> = list.iter().map(|file| (&file.location, file)).collect();
+    listed.len() == files.len() && files.iter().all(|file| listed.get(&file.location) == Some(&file))
+}
