@@ -3,7 +3,7 @@
 use super::tables::{Act, Script};
 use super::{LIMIT, Outcome, Session, WORK, Work, is_exhausted, small_batches};
 
-async fn each_input(act: &Act, check: impl Fn(&str, &Work, Outcome)) {
+async fn each_input(act: &Act, check: impl Fn(&str, &Work, Outcome) + Send + Sync) {
     for work in WORK {
         for side in 0..2 {
             if side == 1 && !work.query.contains(" r") {
