@@ -50,7 +50,7 @@ async fn what_runs_ends_with_its_rows_or_one_error() {
                 }
             }
         }
-        assert!(answers > 0, "{}: no answer", work.name);
+        assert!(answers > 0 || work.may_fail, "{}: no answer", work.name);
     }
 }
 

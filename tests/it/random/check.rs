@@ -3,8 +3,9 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use futures::future::try_join;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::case::Case;
@@ -65,7 +66,11 @@ impl Checker {
     async fn run(&self, case: &Case) -> Result<Verdict, String> {
         let sql = case.statement.to_string();
         // What is left behind is that of this query, where it has a pool of its own.
-        let env = if case.setup.memory.is_some() { Arc::default() } else { Arc::clone(&self.env) };
+        let spills = TempDir::new().unwrap();
+        let env = match case.setup.memory {
+            Some(_) => RuntimeEnvBuilder::new().with_temp_file_path(spills.path()).build_arc().unwrap(),
+            None => Arc::clone(&self.env),
+        };
         let engines =
             Engines::open(&case.setup, &env, &self.data).await.map_err(|error| error.to_string())?;
         let keys = case.keys();
@@ -82,7 +87,7 @@ impl Checker {
             Err(verdict) => return Ok(verdict),
         };
         if case.setup.memory.is_some()
-            && let Some(left) = engines.left_behind().await
+            && let Some(left) = engines.left_behind(spills.path()).await
         {
             return Err(format!("{left}\n\n{case}\n\nlayer: {layered}"));
         }
