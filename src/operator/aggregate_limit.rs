@@ -18,6 +18,9 @@ use super::passthrough::{Passthrough, Wrap};
 use super::pool_view::{PoolView, View};
 use crate::memory::AGGREGATE_MERGE;
 
+/// Bytes that a table without groups may take.
+const EMPTY_TABLE: usize = 64 << 10;
+
 /// Runs `aggregate`, a grouped `AggregateExec` whose input was wrapped by [`aggregate_input`].
 ///
 /// While it reads, such an aggregate spills when it is refused memory, and is registered as a consumer that can spill: it
@@ -246,8 +249,15 @@ impl View for Phases {
             let holding = consumers.entry(consumer.id()).or_default();
             return holding.try_grow(pool, reservation, additional);
         }
-        pool.try_grow(reservation, additional)?;
-        self.consumers.lock().entry(consumer.id()).or_default().reading += additional;
+        let mut consumers = self.consumers.lock();
+        let holding = consumers.entry(consumer.id()).or_default();
+        if holding.reading == 0 && additional <= EMPTY_TABLE {
+            // It has nothing to spill, and DataFusion takes a refusal for a defect.
+            pool.grow(reservation, additional);
+        } else {
+            pool.try_grow(reservation, additional)?;
+        }
+        holding.reading += additional;
         Ok(())
     }
 }
@@ -278,6 +288,19 @@ mod tests {
         assert_eq!(below.reserved(), 300);
         table.try_grow(100).unwrap();
         drop(table);
+        assert_eq!(below.reserved(), 0);
+    }
+
+    #[test]
+    fn an_empty_table_is_not_refused() {
+        let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(1000));
+        let (view, _notice) = view(&below);
+        let table = MemoryConsumer::new("Aggregate[0]").with_can_spill(true).register(&view);
+        table.try_grow(2000).unwrap();
+        assert!(table.try_grow(1).is_err(), "with groups it can spill");
+        let large = MemoryConsumer::new("Aggregate[1]").with_can_spill(true).register(&view);
+        assert!(large.try_grow(EMPTY_TABLE + 1).is_err(), "that is a batch of groups");
+        drop((table, large));
         assert_eq!(below.reserved(), 0);
     }
 

@@ -241,6 +241,7 @@ async fn nothing_goes_wrong() {
         let session = Session::new(LIMIT, small_batches(256)).with_tables([Script::NONE, Script::NONE]);
         let error = session.run(&work).await.error(work.name, &work, &expected(&work).await);
         assert!(error.is_none(), "{}: {error:?}", work.name);
-        assert_eq!(session.spilled_bytes() > 0, work.spills, "{}", work.name);
+        // Others may, when they run short beside the rest of their plan.
+        assert!(!work.spills || session.spilled_bytes() > 0, "{}", work.name);
     }
 }
