@@ -115,7 +115,7 @@ struct Merge {
     first: MemoryReservation,
     /// Further ones, without which it merges in several passes.
     more: MemoryReservation,
-    asked: usize,
+    runs: usize,
 }
 
 impl Merge {
@@ -124,21 +124,28 @@ impl Merge {
     fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str) -> Self {
         let consumer = MemoryConsumer::new(format!("{AGGREGATE_MERGE}{aggregate}"));
         let more = consumer.clone_with_new_id().with_can_spill(true).register(pool);
-        Self { first: consumer.register(pool), more, asked: 0 }
+        Self { first: consumer.register(pool), more, runs: 0 }
     }
 
     fn size(&self) -> usize {
         self.first.size() + self.more.size()
     }
 
-    fn try_grow(&mut self, bytes: usize) -> Result<()> {
-        self.asked += 1;
-        if self.asked <= Self::NEEDED_RUNS {
-            return self.first.try_grow(bytes);
+    /// `output` keeps what a merge can do without, and not what it cannot.
+    fn try_grow(&mut self, bytes: usize, output: &mut Output) -> Result<()> {
+        if self.size() == 0 {
+            // It begins anew, with smaller batches or with the runs of an earlier pass.
+            self.runs = 0;
         }
-        // What it can do without it takes where as much is left to those above, who may not be able to do without.
-        self.more.try_grow(bytes * 2)?;
-        self.more.shrink(bytes);
+        if self.runs >= Self::NEEDED_RUNS {
+            // As much is left to those above, who may not be able to do without.
+            self.more.try_grow(bytes * 2)?;
+            self.more.shrink(bytes);
+        } else if self.first.try_grow(bytes).is_err() {
+            output.keep_nothing();
+            self.first.try_grow(bytes)?;
+        }
+        self.runs += 1;
         Ok(())
     }
 }
@@ -161,6 +168,11 @@ impl Output {
         self.reservation.try_grow(missing)?;
         self.used += bytes;
         Ok(())
+    }
+
+    fn keep_nothing(&mut self) {
+        self.kept = 0;
+        self.reservation.resize(self.used);
     }
 
     fn shrink(&mut self, bytes: usize) {
@@ -193,7 +205,7 @@ impl Holding {
         if self.merge.is_none() && output.reservation.try_grow(bytes * Self::KEPT_RUNS).is_ok() {
             output.kept = bytes * Self::KEPT_RUNS;
         }
-        self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes)
+        self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes, output)
     }
 
     /// Gives back what can be given back of `bytes`, and says what is left of them.
@@ -315,8 +327,6 @@ mod tests {
         let merge = table.new_empty();
         merge.try_grow(100).unwrap();
         assert_eq!(below.reserved(), 500, "four times as much is kept for groups");
-        let error = merge.try_grow(2000).unwrap_err().to_string();
-        assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
         let groups = table.new_empty();
         groups.try_grow(370).unwrap();
         assert_eq!(below.reserved(), 500, "it is paid out of what was kept");
@@ -325,8 +335,12 @@ mod tests {
         groups.try_grow(50).unwrap();
         assert_eq!(below.reserved(), 520);
         drop(groups);
-        drop(merge);
-        assert_eq!(below.reserved(), 400);
+        let other = MemoryConsumer::new("other").register(&below);
+        other.try_grow(450).unwrap();
+        let error = merge.try_grow(2000).unwrap_err().to_string();
+        assert!(error.contains("AggregateMerge of Aggregate[0]"), "{error}");
+        assert_eq!(below.reserved(), 550, "what was kept is given up before a merge is refused");
+        drop((other, merge));
         drop(table);
         assert_eq!(below.reserved(), 0);
     }

@@ -15,6 +15,9 @@ use crate::operator::{exchange_spill, outer_context};
 /// It counts none of it.
 const PAIR_BYTES: usize = 128;
 
+/// Queues that take no more than this are left alone under any limit, as other small things are that nobody counts.
+const SMALL: usize = 16 << 20;
+
 /// Refuses a plan with an exchange whose queues alone take more than `limit`. With 100,000 partitions requested, an
 /// aggregate exchanges as many by as many: a terabyte, and a process that the system ends.
 ///
@@ -28,7 +31,7 @@ pub(super) fn check_partitions(plan: &Arc<dyn ExecutionPlan>, limit: usize) -> R
         let inputs = exchange.input().output_partitioning().partition_count();
         let outputs = exchange.partitioning().partition_count();
         let bytes = inputs.saturating_mul(outputs).saturating_mul(PAIR_BYTES);
-        if bytes > limit {
+        if bytes > limit.max(SMALL) {
             return resources_err!(
                 "an exchange of {inputs} by {outputs} partitions takes {} for its queues alone, and the memory limit is {}. \
                  Lower datafusion.execution.target_partitions: more partitions than cores make no query faster",
