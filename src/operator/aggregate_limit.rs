@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::own_context::{execute_in, outer};
 use super::passthrough::{Passthrough, Wrap};
 use super::pool_view::{PoolView, View};
+use super::purse::Purse;
 use crate::memory::AGGREGATE_MERGE;
 
 /// Bytes that a table without groups may take.
@@ -106,7 +107,7 @@ struct Holding {
     /// As the merge of what it has spilled.
     merge: Option<Merge>,
     /// As one that cannot spill: rows, and the groups that are made of merged ones.
-    output: Option<Output>,
+    output: Option<Purse>,
 }
 
 /// The memory of a merge, which reads a run for each request.
@@ -132,7 +133,7 @@ impl Merge {
     }
 
     /// `output` keeps what a merge can do without, and not what it cannot.
-    fn try_grow(&mut self, bytes: usize, output: &mut Output) -> Result<()> {
+    fn try_grow(&mut self, bytes: usize, output: &mut Purse) -> Result<()> {
         if self.size() == 0 {
             // It begins anew, with smaller batches or with the runs of an earlier pass.
             self.runs = 0;
@@ -147,37 +148,6 @@ impl Merge {
         }
         self.runs += 1;
         Ok(())
-    }
-}
-
-/// The memory of rows and groups.
-struct Output {
-    reservation: MemoryReservation,
-    used: usize,
-    /// What is reserved although it is not used: what the groups of a merge will need, before the merge takes the rest.
-    kept: usize,
-}
-
-impl Output {
-    fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str) -> Self {
-        Self { reservation: MemoryConsumer::new(aggregate).register(pool), used: 0, kept: 0 }
-    }
-
-    fn try_grow(&mut self, bytes: usize) -> Result<()> {
-        let missing = (self.used + bytes).saturating_sub(self.reservation.size());
-        self.reservation.try_grow(missing)?;
-        self.used += bytes;
-        Ok(())
-    }
-
-    fn keep_nothing(&mut self) {
-        self.kept = 0;
-        self.reservation.resize(self.used);
-    }
-
-    fn shrink(&mut self, bytes: usize) {
-        self.used -= bytes;
-        self.reservation.resize(self.used.max(self.kept));
     }
 }
 
@@ -197,13 +167,14 @@ impl Holding {
         bytes: usize,
     ) -> Result<()> {
         let aggregate = reservation.consumer().name();
-        let output = self.output.get_or_insert_with(|| Output::new(pool, aggregate));
+        let output =
+            self.output.get_or_insert_with(|| Purse::new(MemoryConsumer::new(aggregate).register(pool)));
         let merged = self.merge.as_ref().map_or(0, Merge::size);
         if self.reading > 0 || reservation.size() != merged {
             return output.try_grow(bytes);
         }
-        if self.merge.is_none() && output.reservation.try_grow(bytes * Self::KEPT_RUNS).is_ok() {
-            output.kept = bytes * Self::KEPT_RUNS;
+        if self.merge.is_none() {
+            output.keep(bytes * Self::KEPT_RUNS);
         }
         self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes, output)
     }
@@ -212,7 +183,7 @@ impl Holding {
     fn shrink(&mut self, bytes: usize) -> usize {
         let mut left = bytes;
         if let Some(output) = &mut self.output {
-            let part = output.used.min(left);
+            let part = output.used().min(left);
             output.shrink(part);
             left -= part;
         }
@@ -256,13 +227,11 @@ impl View for Phases {
         additional: usize,
     ) -> Result<()> {
         let consumer = reservation.consumer();
-        if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
-            let mut consumers = self.consumers.lock();
-            let holding = consumers.entry(consumer.id()).or_default();
-            return holding.try_grow(pool, reservation, additional);
-        }
         let mut consumers = self.consumers.lock();
         let holding = consumers.entry(consumer.id()).or_default();
+        if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
+            return holding.try_grow(pool, reservation, additional);
+        }
         if holding.reading == 0 && additional <= EMPTY_TABLE {
             // It has nothing to spill, and DataFusion takes a refusal for a defect.
             pool.grow(reservation, additional);

@@ -55,6 +55,7 @@ mod own_context;
 mod passthrough;
 mod pool_view;
 mod probe_slices;
+mod purse;
 mod query_context;
 mod rerun;
 mod result_cache;

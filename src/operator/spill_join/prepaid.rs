@@ -10,6 +10,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::Mutex;
 
 use crate::operator::context::derived;
+use crate::operator::purse::Purse;
 
 /// What the operators of one inner join reserve is taken from `purse`; only what is not in it is reserved at the pool that
 /// the purse belongs to.
@@ -25,27 +26,15 @@ pub(super) struct PrepaidPool {
     purse: Mutex<Purse>,
 }
 
-struct Purse {
-    reservation: MemoryReservation,
-    used: usize,
-    /// What stays reserved although it is not used yet; zero once the table is built.
-    kept: usize,
-}
-
 impl PrepaidPool {
     /// A pool that pays out of `reservation`, which was made at `real`.
     pub(super) fn new(real: &Arc<dyn MemoryPool>, reservation: MemoryReservation) -> Arc<Self> {
-        let kept = reservation.size();
-        Arc::new(Self { real: Arc::clone(real), purse: Mutex::new(Purse { reservation, used: 0, kept }) })
+        Arc::new(Self { real: Arc::clone(real), purse: Mutex::new(Purse::new(reservation)) })
     }
 
     /// Gives back what was reserved for the time while the table was built: the copy of the rows that are collected.
     pub(super) fn built(&self) {
-        let mut purse = self.purse.lock();
-        if purse.kept > 0 {
-            purse.kept = 0;
-            purse.reservation.resize(purse.used);
-        }
+        self.purse.lock().keep_nothing();
     }
 
     /// The context of `outer` with this pool in it.
@@ -60,8 +49,8 @@ impl fmt::Debug for PrepaidPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let purse = self.purse.lock();
         f.debug_struct("PrepaidPool")
-            .field("reserved", &purse.reservation.size())
-            .field("used", &purse.used)
+            .field("reserved", &purse.reserved())
+            .field("used", &purse.used())
             .finish_non_exhaustive()
     }
 }
@@ -82,21 +71,11 @@ impl MemoryPool for PrepaidPool {
     fn unregister(&self, _consumer: &MemoryConsumer) {}
 
     fn grow(&self, _reservation: &MemoryReservation, additional: usize) {
-        let mut purse = self.purse.lock();
-        purse.used += additional;
-        let missing = purse.used > purse.reservation.size();
-        if missing && purse.reservation.try_resize(purse.used).is_err() {
-            purse.reservation.resize(purse.used);
-        }
+        self.purse.lock().grow(additional);
     }
 
     fn shrink(&self, _reservation: &MemoryReservation, shrink: usize) {
-        let mut purse = self.purse.lock();
-        purse.used = purse.used.saturating_sub(shrink);
-        let size = purse.used.max(purse.kept);
-        if size < purse.reservation.size() {
-            purse.reservation.resize(size);
-        }
+        self.purse.lock().shrink(shrink);
     }
 
     /// Never refuses. That the rows fit was decided from their sizes, and what such an estimate misses, such as how buffers
