@@ -155,7 +155,7 @@ impl Writer {
             }
             LogicalPlan::Sort(Sort { expr, input, fetch }) => {
                 self.kind("sort")?;
-                self.number(fetch.map_or(usize::MAX, |fetch| fetch))?;
+                self.number(fetch.unwrap_or(usize::MAX))?;
                 self.sort_exprs(expr, Columns::Of(&[input.schema()]))?;
                 self.plan(input)
             }
@@ -203,11 +203,8 @@ impl Writer {
 
     fn limit(&mut self, limit: &Limit) -> Result<(), Refusal> {
         // The query's last limit was looked at by `root`; below it, rows that nobody determines become others' input.
-        if self.out.determined_below.is_none() && !is_determined(limit) {
-            return Err(undetermined());
-        }
-        let nested = self.out.tokens.iter().any(|token| *token == Token::Kind("limit"));
-        if nested && !is_determined(limit) {
+        let nested = || self.out.tokens.contains(&Token::Kind("limit"));
+        if !is_determined(limit) && (self.out.determined_below.is_none() || nested()) {
             return Err(undetermined());
         }
         self.kind("limit")?;
@@ -240,7 +237,7 @@ impl Writer {
             Some(columns) => columns.iter().try_for_each(|column| self.number(*column))?,
             None => self.kind("all")?,
         }
-        self.number(scan.fetch.map_or(usize::MAX, |fetch| fetch))?;
+        self.number(scan.fetch.unwrap_or(usize::MAX))?;
         self.exprs(&scan.filters, Columns::Table)
     }
 
