@@ -197,7 +197,7 @@ pub(super) const BATCH_SIZE_TARGET_BYTES: Setting = field!(
         "bytes",
         "0 to 1099511627776",
         "1048576",
-        "What a batch of wide rows should take at most; under a memory limit a 32nd of it where that is less, and a half \
+        "What a batch of wide rows should take at most; under a memory limit a 64th of it where that is less, and a half \
          or a quarter of that while half or three quarters of the limit are reserved. Too little costs time for each row.",
         "0: wide rows come min_rows at a time",
     )

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use datafusion::common::Result;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::common::{Result, resources_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
@@ -48,7 +48,11 @@ impl Wrap for AggregateLimit {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let ended = Arc::new(InputEnded::default());
-        let phases = Phases { ended: Arc::clone(&ended), consumers: Mutex::default() };
+        let more_runs = match context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) => Merge::part(limit, inner.output_partitioning().partition_count()),
+            _ => usize::MAX,
+        };
+        let phases = Phases { ended: Arc::clone(&ended), more_runs, consumers: Mutex::default() };
         let memory_pool = PoolView::of(context.memory_pool(), phases);
         let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
         let config = context.session_config().clone().with_extension(ended);
@@ -95,6 +99,8 @@ impl Drop for EndNotice {
 /// Registers what is asked for after the input has ended as other consumers.
 struct Phases {
     ended: Arc<InputEnded>,
+    /// Bytes of runs that a merge may read beyond those that it needs.
+    more_runs: usize,
     /// By the id of the aggregate's consumer.
     consumers: Mutex<HashMap<usize, Holding>>,
 }
@@ -116,16 +122,23 @@ struct Merge {
     first: MemoryReservation,
     /// Further ones, without which it merges in several passes.
     more: MemoryReservation,
+    /// Bytes of further ones that leave the merges of other partitions, which begin at the same time, as many.
+    most: usize,
     runs: usize,
 }
 
 impl Merge {
     const NEEDED_RUNS: usize = 2;
 
-    fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str) -> Self {
+    /// Bytes of further runs for one of `partitions`, of a limit of which a quarter is for such runs.
+    fn part(limit: usize, partitions: usize) -> usize {
+        limit / 4 / partitions.max(1)
+    }
+
+    fn new(pool: &Arc<dyn MemoryPool>, aggregate: &str, most: usize) -> Self {
         let consumer = MemoryConsumer::new(format!("{AGGREGATE_MERGE}{aggregate}"));
         let more = consumer.clone_with_new_id().with_can_spill(true).register(pool);
-        Self { first: consumer.register(pool), more, runs: 0 }
+        Self { first: consumer.register(pool), more, most, runs: 0 }
     }
 
     fn size(&self) -> usize {
@@ -140,6 +153,13 @@ impl Merge {
         }
         if self.runs >= Self::NEEDED_RUNS {
             // As much is left to those above, who may not be able to do without.
+            if self.more.size() + bytes > self.most {
+                return resources_err!(
+                    "{} holds its part of the memory for further runs, {} bytes",
+                    self.first.consumer().name(),
+                    self.most
+                );
+            }
             self.more.try_grow(bytes * 2)?;
             self.more.shrink(bytes);
         } else if self.first.try_grow(bytes).is_err() {
@@ -165,6 +185,7 @@ impl Holding {
         pool: &Arc<dyn MemoryPool>,
         reservation: &MemoryReservation,
         bytes: usize,
+        more_runs: usize,
     ) -> Result<()> {
         let aggregate = reservation.consumer().name();
         let output =
@@ -176,7 +197,7 @@ impl Holding {
         if self.merge.is_none() {
             output.keep(bytes * Self::KEPT_RUNS);
         }
-        self.merge.get_or_insert_with(|| Merge::new(pool, aggregate)).try_grow(bytes, output)
+        self.merge.get_or_insert_with(|| Merge::new(pool, aggregate, more_runs)).try_grow(bytes, output)
     }
 
     /// Gives back what can be given back of `bytes`, and says what is left of them.
@@ -230,7 +251,7 @@ impl View for Phases {
         let mut consumers = self.consumers.lock();
         let holding = consumers.entry(consumer.id()).or_default();
         if consumer.can_spill() && self.ended.0.load(Ordering::Acquire) {
-            return holding.try_grow(pool, reservation, additional);
+            return holding.try_grow(pool, reservation, additional, self.more_runs);
         }
         if holding.reading == 0 && additional <= EMPTY_TABLE {
             // It has nothing to spill, and DataFusion takes a refusal for a defect.
@@ -248,9 +269,11 @@ mod tests {
     use super::*;
     use datafusion::execution::memory_pool::FairSpillPool;
 
+    const MORE_RUNS: usize = 250;
+
     fn view(below: &Arc<dyn MemoryPool>) -> (Arc<dyn MemoryPool>, EndNotice) {
         let ended = Arc::new(InputEnded::default());
-        let phases = Phases { ended: Arc::clone(&ended), consumers: Mutex::default() };
+        let phases = Phases { ended: Arc::clone(&ended), more_runs: MORE_RUNS, consumers: Mutex::default() };
         (PoolView::of(below, phases), EndNotice(ended))
     }
 
@@ -311,6 +334,27 @@ mod tests {
         assert_eq!(below.reserved(), 550, "what was kept is given up before a merge is refused");
         drop((other, merge));
         drop(table);
+        assert_eq!(below.reserved(), 0);
+    }
+
+    #[test]
+    fn further_runs_are_as_many_for_each_partition() {
+        assert_eq!(Merge::part(8000, 8), MORE_RUNS);
+        let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(8000));
+        let (view, notice) = view(&below);
+        let table = MemoryConsumer::new("Aggregate[0]").with_can_spill(true).register(&view);
+        drop(notice);
+        let merge = table.new_empty();
+        for _ in 0..Merge::NEEDED_RUNS {
+            merge.try_grow(1000).unwrap();
+        }
+        for _ in 0..2 {
+            merge.try_grow(100).unwrap();
+        }
+        let error = merge.try_grow(100).unwrap_err().to_string();
+        assert!(error.contains("its part of the memory for further runs, 250 bytes"), "{error}");
+        assert!(below.reserved() < 7000, "there was memory");
+        drop((merge, table));
         assert_eq!(below.reserved(), 0);
     }
 }

@@ -84,6 +84,7 @@ pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::no_spill;
 pub(crate) use observed::observed;
 pub(crate) use own_context::outer_context;
+pub(crate) use passthrough::in_its_place;
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use result_cache::{CachedResultExec, Recorder, recorded};

@@ -88,6 +88,20 @@ impl<W: Wrap> Passthrough<W> {
     }
 }
 
+/// `new` in the place of `node`, in the wrappers that `node` is in: what they do, they do for the rows, whoever makes them.
+pub(crate) fn in_its_place(
+    node: &Arc<dyn ExecutionPlan>,
+    new: Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
+    if node.downcast_delegate().is_none() {
+        return new;
+    }
+    node.with_new_state(Arc::new(InItsPlace(Arc::clone(&new)))).unwrap_or(new)
+}
+
+/// The one way to reach a wrapper of unknown type through a plan node: as if it were a state to be replaced.
+struct InItsPlace(Arc<dyn ExecutionPlan>);
+
 impl<W: Wrap> DisplayAs for Passthrough<W> {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt_as(format, f)
@@ -258,7 +272,10 @@ impl<W: Wrap> ExecutionPlan for Passthrough<W> {
     }
 
     fn with_new_state(&self, state: Arc<dyn Any + Send + Sync>) -> Option<Arc<dyn ExecutionPlan>> {
-        self.inner.with_new_state(state).map(|inner| self.rewrap(inner))
+        match state.downcast::<InItsPlace>() {
+            Ok(new) => Some(self.rewrap(in_its_place(&self.inner, Arc::clone(&new.0)))),
+            Err(state) => self.inner.with_new_state(state).map(|inner| self.rewrap(inner)),
+        }
     }
 
     fn try_pushdown_sort(

@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{ClusteredAggregateExec, SpillJoinExec};
+use crate::operator::{ClusteredAggregateExec, SpillJoinExec, in_its_place};
 use crate::scope::QueryScope;
 
 /// A build side that is known to take less than this part of the memory limit stays as it is.
@@ -103,7 +103,7 @@ impl Replacing {
             None => {
                 self.joins.push(join_type);
                 let join = replace_children_if_necessary(Arc::clone(node), children)?;
-                return Ok(Arc::new(SpillJoinExec::try_new(join)?));
+                return Ok(in_its_place(node, Arc::new(SpillJoinExec::try_new(join)?)));
             }
         }
         replace_children_if_necessary(Arc::clone(node), children)

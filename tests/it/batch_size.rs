@@ -174,15 +174,15 @@ async fn without_a_limit_very_wide_rows_come_in_small_batches_too() {
 async fn a_batch_size_follows_pressure_and_comes_back() {
     let folder = TempDir::new().unwrap();
     wide_files(&folder).await;
-    let ctx = layered(&folder, Some(128 * MB)).await;
+    let ctx = layered(&folder, Some(512 * MB)).await;
     let held = MemoryConsumer::new("held").register(&ctx.runtime_env().memory_pool);
     let mut rows = Vec::new();
-    for reserved in [0, 70 * MB, 100 * MB, 0] {
+    for reserved in [0, 300 * MB, 400 * MB, 0] {
         held.resize(reserved);
         let (_, plan) = run(&ctx, "SELECT count(*) FROM wide WHERE t <> ''").await.unwrap();
         rows.extend(metric(&plan, "DataSourceExec: file_groups", "batch_rows"));
     }
-    assert_eq!(rows, [2, 1, 1, 2]);
+    assert_eq!(rows, [4, 2, 1, 4]);
 }
 
 #[tokio::test]

@@ -114,6 +114,18 @@ async fn rows_without_a_partner_stop_above_their_scan() {
     assert!(line.contains("/20.00 K)") && line.contains("selectivity=4"), "{line}");
 }
 
+/// A build side that is a join itself is replaced after its keys were asked for.
+#[tokio::test]
+async fn a_build_side_that_may_spill_gives_its_keys() {
+    let folder = TempDir::new().unwrap();
+    let ctx = session(config(), &folder).await;
+    sql(&ctx, "SET slipstream.memory.limit = '4MB'").await.unwrap();
+    let plan = picture(&query(&ctx, &format!("EXPLAIN {}", QUERIES[13])).await.unwrap());
+    assert!(plan.matches("SpillJoinExec").count() > 1, "{plan}");
+    let line = analyzed(&ctx, "mid", QUERIES[13]).await;
+    assert!(line.contains("/20.00 K)") && line.contains("selectivity=4"), "{line}");
+}
+
 #[tokio::test]
 async fn a_reader_that_filters_tests_keys_itself() {
     let folder = TempDir::new().unwrap();

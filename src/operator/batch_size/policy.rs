@@ -4,7 +4,7 @@ use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
 
 /// A batch is at most this part of the memory limit: some operators of a plan hold a few batches for each partition at the
 /// same time, most of them unregistered.
-const PART_OF_LIMIT: usize = 32;
+const PART_OF_LIMIT: usize = 64;
 /// Below this many bytes a batch costs more in overhead than it saves in memory.
 const SMALLEST: usize = 64 << 10;
 
@@ -22,7 +22,7 @@ impl BatchPolicy {
     ///
     /// | of the limit is reserved | bytes |
     /// |---|---|
-    /// | less than a half, or there is no limit | the target, or a 32nd of the limit where that is less |
+    /// | less than a half, or there is no limit | the target, or a 64th of the limit where that is less |
     /// | a half to three quarters | a half of that |
     /// | more | a quarter of that |
     pub(super) fn bytes(self, pool: &dyn MemoryPool) -> usize {
@@ -58,7 +58,7 @@ impl BatchPolicy {
     }
 }
 
-/// Bytes below which a batch matters under no memory limit that is in use: a 32nd of 32 MB.
+/// Bytes below which a batch matters under no memory limit that is in use: a 64th of 64 MB.
 const MATTERS: usize = 1 << 20;
 
 #[cfg(test)]
@@ -89,15 +89,15 @@ mod tests {
     #[test]
     fn a_batch_shrinks_under_pressure_and_grows_back() {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 20));
-        assert_eq!(POLICY.rows(1 << 20, 8192, pool.as_ref()), 2, "2 MB of 64");
-        assert_eq!(POLICY.rows(200, 8192, pool.as_ref()), 8192);
+        assert_eq!(POLICY.rows(1 << 20, 8192, pool.as_ref()), 1, "1 MB of 64");
+        assert_eq!(POLICY.rows(200, 8192, pool.as_ref()), 4096);
         let held = MemoryConsumer::new("held").register(&pool);
         held.try_grow(40 << 20).unwrap();
-        assert_eq!((POLICY.bytes(pool.as_ref()), POLICY.rows(1 << 20, 8192, pool.as_ref())), (1 << 20, 1));
+        assert_eq!((POLICY.bytes(pool.as_ref()), POLICY.rows(1 << 20, 8192, pool.as_ref())), (512 << 10, 1));
         held.try_grow(20 << 20).unwrap();
-        assert_eq!((POLICY.bytes(pool.as_ref()), POLICY.rows(200, 8192, pool.as_ref())), (512 << 10, 2048));
+        assert_eq!((POLICY.bytes(pool.as_ref()), POLICY.rows(200, 8192, pool.as_ref())), (256 << 10, 1024));
         held.free();
-        assert_eq!(POLICY.bytes(pool.as_ref()), 2 << 20);
+        assert_eq!(POLICY.bytes(pool.as_ref()), 1 << 20);
         let tiny: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1000));
         assert_eq!(POLICY.bytes(tiny.as_ref()), SMALLEST);
     }

@@ -9,7 +9,7 @@ use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec, SortMe
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
 use super::with_inputs;
-use crate::operator::{merge_join_limit, outer_context};
+use crate::operator::{in_its_place, merge_join_limit, outer_context};
 
 /// `CrossJoinExec` fails when its left side does not fit. A nested-loop join without a condition gives the same rows,
 /// and spills; `nested_loop_join_guard` sees to it that it does so rightly.
@@ -27,7 +27,7 @@ pub(super) fn cross(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Exec
     let join = NestedLoopJoinExec::try_new(left, right, None, &JoinType::Inner, None)?;
     // Where both sides have metadata of one name, the two joins keep another of them.
     let same = join.schema() == node.schema();
-    Ok(same.then(|| Arc::new(join) as _))
+    Ok(same.then(|| in_its_place(node, Arc::new(join))))
 }
 
 /// `SortMergeJoinExec`: registered as one that can spill.

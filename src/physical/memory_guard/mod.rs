@@ -26,7 +26,7 @@ const REMEDIES: &[(&str, Remedy)] = &[
     ("exchanges that spill without waiting for themselves", exchange::guarded),
     ("cross joins that spill", join::cross),
     ("sort-merge joins counted as spillable", join::merge),
-    ("aggregates whose output may take what is free", aggregate::by_phase),
+    ("aggregates that get what they cannot spill", aggregate::by_phase),
     ("windows by pieces", window::by_pieces),
     ("windows accounted", window::accounted),
     ("errors with advice", advice::given),

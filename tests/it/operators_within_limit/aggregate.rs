@@ -36,8 +36,18 @@ async fn groups_are_the_same_at_every_limit() {
 async fn explain_says_which_aggregates_are_guarded() {
     let limited = limited(64).await;
     let text = picture(&sql(&limited.ctx, &format!("EXPLAIN {GROUPS}")).await.unwrap());
-    assert!(text.contains("aggregates whose output may take what is free: 1"), "{text}");
+    assert!(text.contains("aggregates that get what they cannot spill: 2"), "{text}");
     let ungrouped = "EXPLAIN SELECT count(*), max(v) FROM generate_series(1, 9) AS t(v)";
     let text = picture(&sql(&limited.ctx, ungrouped).await.unwrap());
-    assert!(!text.contains("aggregates whose output"), "{text}");
+    assert!(!text.contains("aggregates that get"), "{text}");
+}
+
+/// A partial aggregate that is refused memory for its first batch, or for the table without groups, has nothing to give early.
+#[tokio::test]
+async fn a_table_without_groups_is_not_refused_in_hardly_any_memory() {
+    let query_text = "SELECT v % 3 AS k, count(*), min(v) FROM generate_series(1, 5000) AS t(v) GROUP BY k";
+    let expected = expected(small_batches(1024), &[], query_text).await;
+    let limited = Limited::new(1 << 40, small_batches(1024));
+    query(&limited.ctx, "SET slipstream.memory.limit = '1KB'").await.unwrap();
+    assert_eq!(limited.rows(query_text).await.unwrap(), expected);
 }
