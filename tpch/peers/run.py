@@ -70,6 +70,8 @@ def duckdb_query(job):
     import duckdb
 
     connection = duckdb.connect()
+    # What it prints belongs to the protocol.
+    connection.execute("SET enable_progress_bar = false")
     connection.execute(f"SET threads = {int(job['threads'])}")
     connection.execute("SET temp_directory = '" + job["scratch"].replace("'", "''") + "'")
     if job["memory_limit_bytes"] is not None:
