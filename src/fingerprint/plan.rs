@@ -92,6 +92,16 @@ impl Writer {
         Ok(())
     }
 
+    /// A part of a query: its nodes, then the types of its columns.
+    pub(super) fn part(&mut self, plan: &LogicalPlan) -> Result<(), Refusal> {
+        self.plan(plan)?;
+        for field in plan.schema().fields() {
+            let unnamed = field.as_ref().clone().with_name("");
+            self.push(Token::Field(Arc::new(unnamed)))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn push(&mut self, token: Token) -> Result<(), Refusal> {
         self.out.tokens.push(token);
         match self.out.tokens.len() > MAX_TOKENS {

@@ -18,11 +18,13 @@ use crate::fingerprint::{Key, Pin, Refusal};
 use crate::operator::passthrough::{Passthrough, Wrap};
 use crate::scope::QueryScope;
 use crate::store::{
-    Answer, CachedResult, Limits, ResultStore, Version, VersionedTable, are_current, reads_these,
+    Answer, CachedResult, Limits, ResultStore, Tier, Version, VersionedTable, are_current, reads_these,
 };
 
 /// A query without an answer, and the versions of its tables from before it was planned.
 pub(crate) struct Recorder {
+    /// What it is that is kept.
+    pub(crate) tier: Tier,
     /// Where the answer goes.
     pub(crate) store: Arc<ResultStore>,
     /// When it was made, and how long it took.
@@ -129,6 +131,7 @@ impl Recorder {
             return Err(Refusal::new("changed", "a table was changed while the query ran"));
         }
         let answer = Answer {
+            tier: self.tier,
             key: Arc::clone(&self.key),
             schema,
             batches: kept.batches,
@@ -140,6 +143,7 @@ impl Recorder {
             pins: self.pins.clone(),
             tag: self.tag.clone(),
             ttl: self.ttl,
+            files: Vec::new(),
         };
         // From here on the answer's own.
         drop(reservation);

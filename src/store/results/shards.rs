@@ -120,6 +120,14 @@ impl ResultStore {
         self.stats.hit(result.cost());
     }
 
+    /// Parts of a query were given, which saved so much.
+    pub(crate) fn used_for_part(&self, result: &CachedResult, saved: Duration) {
+        self.shard(result.key()).lock().promote(result.key());
+        result.hits.fetch_add(1, Ordering::Relaxed);
+        result.weigh(self.floor());
+        self.stats.part_hit(saved);
+    }
+
     /// Counts that `key` was asked; how often it was by now, as far as remembered.
     pub(crate) fn asked(&self, key: &Key) -> usize {
         let mut seen = self.seen.lock();
@@ -139,7 +147,8 @@ impl ResultStore {
         pool: &Arc<dyn MemoryPool>,
         clock: &dyn Clock,
     ) -> Result<Arc<CachedResult>, Refusal> {
-        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>();
+        let files = answer.files.iter().map(|part| size_of_val(part) + part.file.heap_bytes()).sum::<usize>();
+        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>() + files;
         let rows = answer.batches.iter().map(|batch| batch.num_rows()).sum();
         let (max_bytes, max_entries) = (self.settings.cache_max_bytes(), self.settings.cache_max_entries());
         if bytes > limits.bytes.min(max_bytes) || rows > limits.rows {
