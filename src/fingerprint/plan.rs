@@ -83,6 +83,10 @@ impl Writer {
         for field in schema.fields() {
             self.push(Token::Field(Arc::clone(field)))?;
         }
+        self.metadata(schema)
+    }
+
+    fn metadata(&mut self, schema: &DFSchema) -> Result<(), Refusal> {
         let mut metadata: Vec<_> = schema.metadata().iter().collect();
         metadata.sort_unstable();
         for (name, value) in metadata {
@@ -99,7 +103,7 @@ impl Writer {
             let unnamed = field.as_ref().clone().with_name("");
             self.push(Token::Field(Arc::new(unnamed)))?;
         }
-        Ok(())
+        self.metadata(plan.schema())
     }
 
     pub(super) fn push(&mut self, token: Token) -> Result<(), Refusal> {

@@ -22,6 +22,7 @@
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`CachedResultExec`] | node | gives a kept answer |
 //! | `recorded` | wrapper | leaves the answer of a query, or of a part of one, in the cache |
+//! | [`PlannedPartExec`] | node | a part of a plan that is planned by itself, until the rest is planned |
 //! | [`FileAggregateExec`] | node | gives what each file contributes to an aggregate, kept or computed |
 //! | [`SpillJoinExec`] | node | a hash join that writes to disk what does not fit in memory |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
@@ -55,6 +56,7 @@ mod no_spill;
 mod observed;
 mod own_context;
 mod passthrough;
+mod planned_part;
 mod pool_view;
 mod probe_slices;
 mod purse;
@@ -89,6 +91,7 @@ pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::no_spill;
 pub(crate) use observed::observed;
 pub(crate) use own_context::outer_context;
+pub(crate) use planned_part::{PlannedPartExec, unfolded};
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use result_cache::{CachedResultExec, Recorder, recorded};

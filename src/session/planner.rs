@@ -20,7 +20,7 @@ use super::reuse::{Known, Parts};
 use super::scoped_session::ScopedSession;
 use crate::config::SlipstreamOptions;
 use crate::monitor::ReceivedQuery;
-use crate::operator::{explained, monitored, observed, recorded};
+use crate::operator::{explained, monitored, observed, recorded, unfolded};
 use crate::physical::observe;
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::Knowledge;
@@ -130,6 +130,7 @@ impl SlipstreamPlanner {
         let parts = Parts::new(&self.slipstream, &self.base, session, options, scope, known);
         let reused = Box::pin(parts.put_into(plan)).await?;
         let physical = self.base.plan(reused.as_ref().unwrap_or(plan), &scoped).await?;
+        let physical = if reused.is_some() { unfolded(physical)? } else { physical };
         report_used(&knowledge, scope);
         let physical =
             if options.feedback_enabled { learning(physical, knowledge, options) } else { physical };

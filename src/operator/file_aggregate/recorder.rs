@@ -64,6 +64,9 @@ pub(super) struct Collected {
     reservation: Option<MemoryReservation>,
 }
 
+/// The files are kept together, behind the last one: one entry for each aggregate has one place in the order of eviction, and one
+/// look at the table for all. What was read is complete, file by file, whether the query goes on or not.
+///
 /// Shared by the partitions of one execution; empty when it was put into the cache.
 pub(super) type Collector = Mutex<Option<Collected>>;
 

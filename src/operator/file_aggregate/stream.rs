@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::vec;
 
-use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -16,7 +16,7 @@ use futures::{StreamExt, stream};
 use super::exec::{FileTask, GivenFile};
 use super::one_file::OneFilePlan;
 use super::recorder::{Collector, FileRecorder, ReadFile};
-use crate::operator::result_cache::Kept;
+use crate::operator::result_cache::{Kept, renamed};
 use crate::store::FileIdentity;
 
 /// Where what is read anew goes.
@@ -93,7 +93,7 @@ impl Files {
                 Now::Giving(file, place) => {
                     let Some(batch) = file.batches().get(place).cloned() else { continue };
                     self.now = Now::Giving(file, place + 1);
-                    return self.named(&batch).map(Some);
+                    return renamed(&batch, &self.schema).map(Some);
                 }
                 Now::Reading(mut reading) => match reading.rows.next().await {
                     Some(batch) => {
@@ -120,13 +120,6 @@ impl Files {
             }
         }
         Ok(())
-    }
-
-    /// `batch` with the names that the columns have in this query.
-    fn named(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = batch.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
 }
 

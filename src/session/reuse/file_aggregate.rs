@@ -1,4 +1,15 @@
 //! Aggregates over tables of several files: what is kept of each file is given, and the others are read.
+//!
+//! ```text
+//!   the part ─► its key, its table's version, what is kept of its files        (kept_files)
+//!            ─► translated without rules: Final ◄─ Partial ◄─ … ◄─ scan        (two_steps)
+//!            ─► each file of the scan: kept in its present version, or read    (split, tasks)
+//!            ─► Partial, planned for one file                                  (one_file)
+//!            ─► Final ◄─ FileAggregateExec, as a leaf
+//! ```
+//!
+//! Which files a scan reads is DataFusion's to say (partitions that a filter leaves out are not among them); which version each
+//! has is the object store's. A file that both do not agree about ends it: the plain plan stays.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

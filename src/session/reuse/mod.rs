@@ -12,6 +12,7 @@
 //! | `places.rs` | the candidates of a plan, and leaves in their places |
 //! | `leaf.rs` | a part of a plan that is planned already |
 //! | `file_aggregate.rs` | aggregates over tables of several files |
+//! | `subplan.rs` | aggregates, joins and windows that several queries have in common |
 //! | `aggregates.rs` | which aggregates have states that can be kept |
 //!
 //! Parts are found in the *logical* plan. There a part is a relation: what it means does not depend on what is above it. A
@@ -23,6 +24,7 @@ mod aggregates;
 mod file_aggregate;
 mod leaf;
 mod places;
+mod subplan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,21 +37,47 @@ use super::Slipstream;
 use super::cache::{Asked, current_versions, identify, is_query, started};
 use super::planner::BasePlanner;
 use crate::config::{CacheMode, SlipstreamOptions};
+use crate::fingerprint::Key;
 use crate::fingerprint::{Refusal, Token, fingerprint_of_part};
 use crate::operator::Recorder;
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::{Version, VersionedTable};
-use places::{Places, is_aggregate};
+use places::{Places, is_part};
 
-/// Versions that were looked up for this query, before it is planned.
+/// What was looked up for the whole query, before it is planned.
 #[derive(Debug, Default)]
-pub(super) struct Known(Vec<(VersionedTable, Version)>);
+pub(super) struct Known {
+    versions: Vec<(VersionedTable, Version)>,
+    /// Which query it is.
+    query: Option<u64>,
+}
 
 impl Known {
-    /// Those that the whole query's answer is to be kept under.
+    /// What the whole query's answer is to be kept under.
     pub(super) fn of(recorder: &Recorder) -> Self {
-        Self(recorder.tables.iter().cloned().zip(recorder.versions.iter().cloned()).collect())
+        Self {
+            versions: recorder.tables.iter().cloned().zip(recorder.versions.iter().cloned()).collect(),
+            query: Some(recorder.key.hash()),
+        }
     }
+}
+
+/// What EXPLAIN says: what was done, and why nothing else.
+#[derive(Debug, Default)]
+struct Said {
+    files: Vec<String>,
+    no_files: Vec<Refusal>,
+    subplans: Vec<String>,
+    no_subplans: Vec<Refusal>,
+}
+
+/// What the top of a plan is, when it is a candidate itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Top {
+    /// The whole query, whose answer is kept as such.
+    Query,
+    /// A part that is about to be computed: only what is below it is looked for.
+    Part,
 }
 
 /// Looks for the parts of one query.
@@ -59,13 +87,16 @@ pub(super) struct Parts<'a> {
     session: &'a dyn Session,
     options: &'a SlipstreamOptions,
     scope: &'a QueryScope,
-    known: Known,
+    versions: Vec<(VersionedTable, Version)>,
+    /// Queries with one number are the same. One whose answer is not kept is another each time: its parts are the more
+    /// worth keeping.
+    query: u64,
     /// EXPLAIN shows what would be done, and leaves no trace.
     explains: bool,
-    /// What EXPLAIN says of file aggregates: what was done, and why others were not.
-    applied: Vec<String>,
-    refused: Vec<Refusal>,
+    said: Said,
     leaves: usize,
+    /// Parts that this query computes in order to keep them.
+    recording: Vec<Arc<Key>>,
 }
 
 impl<'a> Parts<'a> {
@@ -83,11 +114,12 @@ impl<'a> Parts<'a> {
             session,
             options,
             scope,
-            known,
+            versions: known.versions,
+            query: known.query.unwrap_or_else(|| slipstream.results().next_number()),
             explains: false,
-            applied: Vec::new(),
-            refused: Vec::new(),
+            said: Said::default(),
             leaves: 0,
+            recording: Vec::new(),
         }
     }
 
@@ -97,51 +129,69 @@ impl<'a> Parts<'a> {
     /// Where DataFusion fails to rebuild a plan.
     pub(super) async fn put_into(mut self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
         let options = self.options;
-        if !options.enabled
-            || !options.cache_enabled
-            || options.cache_mode == CacheMode::Off
-            || !options.cache_file_aggregates
-        {
+        let on = options.enabled && options.cache_enabled && options.cache_mode != CacheMode::Off;
+        if !on || !(options.cache_file_aggregates || options.cache_subplans) {
             return Ok(None);
         }
         let rewritten = match plan {
             LogicalPlan::Explain(explain) if is_query(&explain.plan) => {
                 self.explains = true;
-                let inner = self.rewrite(&explain.plan).await?;
+                let inner = self.rewrite(&explain.plan, Top::Query).await?;
                 inner.map(|inner| LogicalPlan::Explain(Explain { plan: Arc::new(inner), ..explain.clone() }))
             }
             LogicalPlan::Analyze(analyze) if is_query(&analyze.input) => {
-                let inner = self.rewrite(&analyze.input).await?;
+                let inner = self.rewrite(&analyze.input, Top::Query).await?;
                 inner.map(|inner| LogicalPlan::Analyze(Analyze { input: Arc::new(inner), ..analyze.clone() }))
             }
-            plan if is_query(plan) => self.rewrite(plan).await?,
+            plan if is_query(plan) => self.rewrite(plan, Top::Query).await?,
             _ => None,
         };
         self.report();
         Ok(rewritten)
     }
 
-    async fn rewrite(&mut self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-        let mut places = Places::of(plan, is_aggregate)?;
+    /// `plan` with leaves.
+    async fn rewrite(&mut self, plan: &LogicalPlan, top: Top) -> Result<Option<LogicalPlan>> {
+        let mut places = Places::of(plan, is_part)?;
         while let Some(part) = places.next() {
-            if let Some(leaf) = self.leaf(&part).await? {
+            let is_top = places.is_first() && is_part(plan);
+            if is_top && top == Top::Part {
+                continue;
+            }
+            if let Some(leaf) = self.leaf(&part, is_top).await? {
                 places.put(leaf);
             }
         }
         places.into_plan(plan)
     }
 
-    /// What takes the place of `part`.
-    async fn leaf(&mut self, part: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-        match self.file_aggregate(part).await? {
-            Ok((leaf, said)) => {
-                self.applied.push(said);
-                Ok(Some(leaf))
+    /// What takes the place of `part`: its rows, where they are kept; else what its files contribute; else a plan that is to be
+    /// kept.
+    async fn leaf(&mut self, part: &LogicalPlan, is_known: bool) -> Result<Option<LogicalPlan>> {
+        let mut subplan = None;
+        if self.options.cache_subplans && !is_known {
+            match self.subplan(part).await {
+                Ok(found) => subplan = Some(found),
+                Err(refusal) => self.said.no_subplans.push(refusal),
             }
-            Err(refusal) => {
-                self.refused.push(refusal);
-                Ok(None)
+        }
+        if let Some(subplan) = &subplan
+            && let Some(leaf) = self.kept_subplan(part, subplan)
+        {
+            return Ok(Some(leaf));
+        }
+        if self.options.cache_file_aggregates && matches!(part, LogicalPlan::Aggregate(_)) {
+            match self.file_aggregate(part).await? {
+                Ok((leaf, said)) => {
+                    self.said.files.push(said);
+                    return Ok(Some(leaf));
+                }
+                Err(refusal) => self.said.no_files.push(refusal),
             }
+        }
+        match subplan {
+            Some(subplan) => self.recorded_subplan(part, subplan).await,
+            None => Ok(None),
         }
     }
 
@@ -155,26 +205,36 @@ impl<'a> Parts<'a> {
     /// The version of `table` before the query is planned.
     async fn version(&mut self, table: &VersionedTable) -> Result<Version, Refusal> {
         let same = |known: &VersionedTable| Arc::ptr_eq(&known.table().provider, &table.table().provider);
-        if let Some((_, version)) = self.known.0.iter().find(|(known, _)| same(known)) {
+        if let Some((_, version)) = self.versions.iter().find(|(known, _)| same(known)) {
             return Ok(version.clone());
         }
         let versions = current_versions(std::slice::from_ref(table)).await?;
         let version = versions.into_iter().next();
         let version = version.ok_or_else(|| Refusal::new("table", "a table does not say its version"))?;
-        self.known.0.push((table.clone(), version.clone()));
+        self.versions.push((table.clone(), version.clone()));
         Ok(version)
     }
 
     /// Says what was done, or else why nothing.
     fn report(&self) {
-        let verdict = match (&self.applied[..], &self.refused[..]) {
-            ([], []) => Verdict::Refused("the query has no aggregate".into()),
+        let Said { files, no_files, subplans, no_subplans } = &self.said;
+        if self.options.cache_file_aggregates {
+            self.report_as("file_aggregates", files, no_files, "the query has no aggregate");
+        }
+        if self.options.cache_subplans {
+            self.report_as("subplans", subplans, no_subplans, "no part of the query is kept");
+        }
+    }
+
+    fn report_as(&self, rule: &'static str, applied: &[String], refused: &[Refusal], nothing: &'static str) {
+        let verdict = match (applied, refused) {
+            ([], []) => Verdict::Refused(nothing.into()),
             ([], [first, ..]) => Verdict::Refused(first.reason.clone()),
             (applied, _) => Verdict::Applied(applied.join("; ").into()),
         };
-        if self.applied.is_empty() && !self.explains {
-            self.refused.iter().for_each(|refusal| self.slipstream.results().stats().refused(refusal.kind));
+        if !self.explains {
+            refused.iter().for_each(|refusal| self.slipstream.results().stats().refused(refusal.kind));
         }
-        self.scope.report(RuleReport { rule: "file_aggregates", verdict, elapsed: Duration::ZERO });
+        self.scope.report(RuleReport { rule, verdict, elapsed: Duration::ZERO });
     }
 }

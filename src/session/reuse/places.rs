@@ -19,9 +19,12 @@ pub(super) struct Places {
     leaves: HashMap<usize, LogicalPlan>,
 }
 
-/// Whether `plan` is an aggregate.
-pub(super) fn is_aggregate(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Aggregate(_))
+/// Whether `plan` is worth keeping: what makes few rows of many, or takes long.
+pub(super) fn is_part(plan: &LogicalPlan) -> bool {
+    matches!(
+        plan,
+        LogicalPlan::Aggregate(_) | LogicalPlan::Join(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(_)
+    )
 }
 
 impl Places {
@@ -54,6 +57,11 @@ impl Places {
         let (part, _) = self.parts.get(self.next)?;
         self.next += 1;
         Some(part.clone())
+    }
+
+    /// Whether the candidate that was given last is the first of all.
+    pub(super) fn is_first(&self) -> bool {
+        self.next == 1
     }
 
     /// Puts `leaf` in the place of the candidate that was given last.

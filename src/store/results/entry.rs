@@ -17,6 +17,8 @@ use crate::store::version::{FileIdentity, Version};
 pub(crate) enum Tier {
     /// The answer of a whole query.
     Result,
+    /// The rows of a part of a query.
+    Subplan,
     /// What single files contribute to an aggregate.
     FileAggregate,
 }
@@ -26,6 +28,7 @@ impl Tier {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Result => "result",
+            Self::Subplan => "subplan",
             Self::FileAggregate => "file_aggregate",
         }
     }

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::SessionContext;
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
 
 use super::{age, cached, counter, recomputed, write_aged};
@@ -247,8 +247,10 @@ async fn queries_that_are_dropped_or_fail_keep_nothing() {
     table(&ctx, folder.path()).await;
     let text = TEXTS[1];
     drop(ctx.query(text).await.unwrap());
-    let stream = ctx.query(text).await.unwrap();
-    let _ = tokio::time::timeout(Duration::ZERO, stream.into_future()).await;
+    // Asked once and dropped, before any file is read.
+    let mut stream = ctx.query(text).await.unwrap();
+    assert!(stream.next().now_or_never().is_none());
+    drop(stream);
     write_aged(&file(folder.path(), 2), "a,no number\n", 30);
     assert!(query(&ctx, text).await.is_err());
     assert_eq!(sorted_rows(&query(&ctx, "SELECT count(*) FROM slipstream.cache").await.unwrap()), ["0"]);
@@ -313,6 +315,31 @@ async fn states_that_are_too_large_are_not_kept() {
             .as_str()
         )
     );
+}
+
+#[tokio::test]
+async fn what_files_contribute_may_have_an_end() {
+    let (ctx, slipstream, folder) = keeping().await;
+    files(folder.path(), 0, 4);
+    table(&ctx, folder.path()).await;
+    sql(&ctx, "SET slipstream.cache.ttl_ms = 20").await.unwrap();
+    assert_eq!(right(&ctx, &slipstream, TEXTS[1]).await, kept(0, 4));
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert_eq!(right(&ctx, &slipstream, TEXTS[1]).await, kept(0, 4));
+}
+
+/// A plain plan reads one large file by several partitions; here a file is read by one.
+#[tokio::test]
+async fn a_file_that_several_partitions_should_read_is_left_to_them() {
+    let (ctx, slipstream, folder) = keeping().await;
+    files(folder.path(), 0, 4);
+    let large: String = (0..2000).map(|number| format!("a,{number}\n")).collect();
+    write_aged(&file(folder.path(), 4), &large, 10);
+    table(&ctx, folder.path()).await;
+    assert_eq!(right(&ctx, &slipstream, TEXTS[1]).await, kept(0, 5));
+    sql(&ctx, "SELECT slipstream_cache_clear()").await.unwrap();
+    sql(&ctx, "SET datafusion.optimizer.repartition_file_min_size = 1000").await.unwrap();
+    assert!(right(&ctx, &slipstream, TEXTS[1]).await.contains("several partitions should read it"));
 }
 
 fn parquet(path: &Path, columns: Vec<(&str, ArrayRef)>, seconds: u64) {

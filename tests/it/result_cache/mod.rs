@@ -9,6 +9,7 @@
 //! | `flight` | identical queries at one time; cancelled, failed and panicking leaders |
 //! | `bounds` | sizes, eviction, memory that is given back |
 //! | `control` | modes, hints, functions, system tables |
+//! | `subplans` | parts that several queries have in common: given where they are the same, and never half of them |
 //! | `stress` | random writers, readers, evictions and cancels against recomputation |
 
 mod bounds;
@@ -18,6 +19,7 @@ mod files;
 mod flight;
 mod hits;
 mod stress;
+mod subplans;
 mod tables;
 
 use std::path::Path;
