@@ -210,6 +210,38 @@ pub(super) const MIN_REPEATS: Setting = field!(
     )
 );
 
+pub(super) const FILE_AGGREGATES: Setting = field!(
+    cache_file_aggregates,
+    bool::to_string,
+    boolean,
+    described(
+        "cache.file_aggregates",
+        "switch",
+        "true or false",
+        "true",
+        "Keeps, of aggregates over tables of several files, what each file contributes, so that after a file was added or \
+         replaced only that one is read. Where a sum or a mean is rounded, it may differ in its last digits from one that \
+         is computed at once, as any two runs may that add up in parallel. Needs slipstream.cache.enabled.",
+        "false: aggregates are computed from all files",
+    )
+);
+
+pub(super) const SUBPLANS: Setting = field!(
+    cache_subplans,
+    bool::to_string,
+    boolean,
+    described(
+        "cache.subplans",
+        "switch",
+        "true or false",
+        "true",
+        "Keeps the rows of aggregates, joins and windows that several different queries have in common. One is computed \
+         apart from its query when it is to be kept, without what the rest of the query would tell it (dynamic filters), \
+         which may take longer that once. Needs slipstream.cache.enabled.",
+        "false: only the answers of whole queries are kept",
+    )
+);
+
 pub(super) const TAG: Setting = field!(
     cache_tag,
     |tag: &String| tag.clone(),

@@ -149,6 +149,10 @@ pub struct SlipstreamOptions {
     pub cache_min_cost_ms: usize,
     /// `slipstream.cache.min_repeats`
     pub cache_min_repeats: usize,
+    /// `slipstream.cache.file_aggregates`
+    pub cache_file_aggregates: bool,
+    /// `slipstream.cache.subplans`
+    pub cache_subplans: bool,
     /// `slipstream.cache.tag`
     pub cache_tag: String,
     /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit`, `admission.*`,
@@ -208,6 +212,8 @@ impl Default for SlipstreamOptions {
             cache_max_age_ms: 0,
             cache_min_cost_ms: 0,
             cache_min_repeats: 0,
+            cache_file_aggregates: false,
+            cache_subplans: false,
             cache_tag: String::new(),
             process: Arc::default(),
         }

@@ -552,5 +552,7 @@ pub static SETTINGS: &[Setting] = &[
     cache::MAX_AGE,
     cache::MIN_COST,
     cache::MIN_REPEATS,
+    cache::FILE_AGGREGATES,
+    cache::SUBPLANS,
     cache::TAG,
 ];

@@ -88,5 +88,16 @@ pub(crate) fn fingerprint(plan: &LogicalPlan, started: Option<i64>) -> Result<Fi
     Ok(writer.into_fingerprint())
 }
 
+/// The fingerprint of `plan`, a part of an optimized query: as [`fingerprint`], but for the names of its columns, which are
+/// the query's affair. What is kept of it is given by the places of its columns.
+///
+/// # Errors
+/// What is not on the list; and any limit whose rows are not determined.
+pub(crate) fn fingerprint_of_part(plan: &LogicalPlan, started: Option<i64>) -> Result<Fingerprint, Refusal> {
+    let mut writer = Writer::new(started);
+    writer.part(plan)?;
+    Ok(writer.into_fingerprint())
+}
+
 #[cfg(test)]
 mod tests;

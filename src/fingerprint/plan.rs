@@ -83,6 +83,10 @@ impl Writer {
         for field in schema.fields() {
             self.push(Token::Field(Arc::clone(field)))?;
         }
+        self.metadata(schema)
+    }
+
+    fn metadata(&mut self, schema: &DFSchema) -> Result<(), Refusal> {
         let mut metadata: Vec<_> = schema.metadata().iter().collect();
         metadata.sort_unstable();
         for (name, value) in metadata {
@@ -90,6 +94,16 @@ impl Writer {
             self.push(Token::Text(value.as_str().into()))?;
         }
         Ok(())
+    }
+
+    /// A part of a query: its nodes, then the types of its columns.
+    pub(super) fn part(&mut self, plan: &LogicalPlan) -> Result<(), Refusal> {
+        self.plan(plan)?;
+        for field in plan.schema().fields() {
+            let unnamed = field.as_ref().clone().with_name("");
+            self.push(Token::Field(Arc::new(unnamed)))?;
+        }
+        self.metadata(plan.schema())
     }
 
     pub(super) fn push(&mut self, token: Token) -> Result<(), Refusal> {

@@ -17,7 +17,7 @@ use crate::store::{CachedResult, ResultStore};
 /// | column | type | meaning |
 /// |---|---|---|
 /// | `key` | Utf8 | names the answer; `slipstream_cache_drop_entry()` takes it |
-/// | `tier` | Utf8 | what is kept: `result`, the answer of a whole query |
+/// | `tier` | Utf8 | what is kept: `result`, the answer of a whole query; `subplan`, the rows of a part of one; `file_aggregate`, what each file contributes to an aggregate |
 /// | `tables` | List(Utf8) | what it was made from, as the query called it |
 /// | `tag` | Utf8 | `slipstream.cache.tag` of the query |
 /// | `bytes`, `rows` | UInt64 | what it takes in memory, and its rows |
@@ -79,7 +79,7 @@ impl SystemTable for CacheTable {
             TimestampMicrosecondArray::from_iter_values(results.iter().map(|r| micros(r.created_at)));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.name()))),
-            Arc::new(StringArray::from_iter_values(results.iter().map(|_| "result"))),
+            Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.tier().as_str()))),
             Arc::new(tables.finish()),
             Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.tag()))),
             counts(|result| result.bytes as u64),
@@ -96,7 +96,7 @@ impl SystemTable for CacheTable {
 
 /// | column | type | meaning |
 /// |---|---|---|
-/// | `name` | Utf8 | `hits`, `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
+/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
 /// | `reason` | Utf8 | of what was refused and evicted; else NULL |
 /// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last three, now |
 #[derive(Debug)]

@@ -21,7 +21,9 @@
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`CachedResultExec`] | node | gives a kept answer |
-//! | `recorded` | wrapper, at the root | leaves a query's answer in the cache |
+//! | `recorded` | wrapper | leaves the answer of a query, or of a part of one, in the cache |
+//! | [`PlannedPartExec`] | node | a part of a plan that is planned by itself, until the rest is planned |
+//! | [`FileAggregateExec`] | node | gives what each file contributes to an aggregate, kept or computed |
 //! | [`SpillJoinExec`] | node | a hash join that writes to disk what does not fit in memory |
 //! | [`FusedFilterExec`] | node | a filter whose conditions are compiled and ordered while it runs |
 //!
@@ -42,6 +44,7 @@ mod context;
 mod decimal;
 mod exchange_spill;
 mod explained;
+mod file_aggregate;
 mod filter;
 mod finished;
 mod key_filter;
@@ -53,6 +56,7 @@ mod no_spill;
 mod observed;
 mod own_context;
 mod passthrough;
+mod planned_part;
 mod pool_view;
 mod probe_slices;
 mod purse;
@@ -74,6 +78,9 @@ pub(crate) use compact::{compact_views, has_views};
 pub(crate) use decimal::{NarrowDecimals, narrow_decimals};
 pub(crate) use exchange_spill::exchange_spill;
 pub(crate) use explained::explained;
+pub(crate) use file_aggregate::{
+    FileAggregateExec, FileRecorder, FileTask, GivenFile, OneFilePlan, files_of, same_types,
+};
 pub(crate) use filter::{FusedFilterExec, filter_of};
 pub(crate) use finished::finished;
 pub(crate) use key_filter::{KeyDomain, KeyFilterExec, KeySet, KeyTest, collect_keys, key_test, reads_keys};
@@ -85,6 +92,7 @@ pub(crate) use no_spill::no_spill;
 pub(crate) use observed::observed;
 pub(crate) use own_context::outer_context;
 pub(crate) use passthrough::in_its_place;
+pub(crate) use planned_part::{PlannedPartExec, unfolded};
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
 pub(crate) use result_cache::{CachedResultExec, Recorder, recorded};

@@ -18,7 +18,7 @@ use crate::config::{CacheMode, SlipstreamOptions};
 use crate::fingerprint::{Fingerprint, Key, Refusal, Token, fingerprint};
 use crate::operator::{CachedResultExec, Recorder};
 use crate::scope::{QueryScope, RuleReport, Verdict};
-use crate::store::{CachedResult, Evicted, Limits, VersionedTable, are_current, versions_of};
+use crate::store::{CachedResult, Evicted, Limits, Tier, Version, VersionedTable, are_current, versions_of};
 
 /// What the cache has for a query.
 pub(super) enum Looked {
@@ -30,11 +30,11 @@ pub(super) enum Looked {
     Miss(Box<Recorder>),
 }
 
-/// A query with its key and its tables.
-struct Asked {
-    key: Arc<Key>,
-    print: Fingerprint,
-    tables: Vec<VersionedTable>,
+/// A query, or a part of one, with its key and its tables.
+pub(super) struct Asked {
+    pub(super) key: Arc<Key>,
+    pub(super) print: Fingerprint,
+    pub(super) tables: Vec<VersionedTable>,
 }
 
 /// Looks for the answer of `plan`, and says in `scope` what came of it.
@@ -88,7 +88,7 @@ pub(super) async fn look_up(
 }
 
 /// Whether `plan` gives rows and does nothing else.
-fn is_query(plan: &LogicalPlan) -> bool {
+pub(super) fn is_query(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_) => false,
         LogicalPlan::DescribeTable(_) => false,
@@ -129,8 +129,21 @@ fn ask(
     session: &dyn Session,
     options: &SlipstreamOptions,
 ) -> Result<Asked, Refusal> {
-    let started = session.execution_props().query_execution_start_time;
-    let mut print = fingerprint(plan, started.and_then(|started| started.timestamp_nanos_opt()))?;
+    identify(slipstream, fingerprint(plan, started(session))?, session, options)
+}
+
+/// When the statement began, in nanoseconds.
+pub(super) fn started(session: &dyn Session) -> Option<i64> {
+    session.execution_props().query_execution_start_time.and_then(|started| started.timestamp_nanos_opt())
+}
+
+/// The key of what has this fingerprint.
+pub(super) fn identify(
+    slipstream: &Slipstream,
+    mut print: Fingerprint,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Result<Asked, Refusal> {
     let aging = options.cache_max_age_ms > 0;
     let mut tables = Vec::with_capacity(print.tables.len());
     for table in std::mem::take(&mut print.tables) {
@@ -188,16 +201,8 @@ async fn recorder(
     let Asked { key, print, tables } = asked;
     let store = slipstream.results();
     let clock = slipstream.clock();
-    let versions = versions_of(&tables).await.map_err(|error| {
-        Refusal::new("table", format!("a table does not say its version: {}", error.strip_backtrace()))
-    })?;
-    let mut settled = true;
-    for (table, version) in tables.iter().zip(&versions) {
-        // Or the query would read what the list says, and its answer be kept for what the store says.
-        table.forget_stale(version);
-        settled &= table.is_settled(version, clock.as_ref());
-    }
-    if !settled {
+    let versions = current_versions(&tables).await?;
+    if tables.iter().zip(&versions).any(|(table, version)| !table.is_settled(version, clock.as_ref())) {
         return Err(Refusal::new(
             "unsettled",
             "a file was written a moment ago, and may be again within the same tick",
@@ -208,6 +213,7 @@ async fn recorder(
     let uses = options.cache_mode == CacheMode::Use;
     let keeps = asked_often && (uses || options.cache_mode == CacheMode::Refresh);
     Ok(Recorder {
+        tier: Tier::Result,
         store: Arc::clone(store),
         clock: Arc::clone(clock),
         pool: Arc::clone(&session.runtime_env().memory_pool),
@@ -230,14 +236,24 @@ async fn recorder(
     })
 }
 
+/// The versions of `tables` now; what DataFusion remembers of other versions is forgotten. Or a query would read what
+/// DataFusion's list says, and its answer be kept for what the store says.
+pub(super) async fn current_versions(tables: &[VersionedTable]) -> Result<Vec<Version>, Refusal> {
+    let versions = versions_of(tables).await.map_err(|error| {
+        Refusal::new("table", format!("a table does not say its version: {}", error.strip_backtrace()))
+    })?;
+    tables.iter().zip(&versions).for_each(|(table, version)| table.forget_stale(version));
+    Ok(versions)
+}
+
 /// How long an answer is given under these settings; `None` for as long as its data is the same.
-fn time_to_live(options: &SlipstreamOptions, aging: bool) -> Option<Duration> {
+pub(super) fn time_to_live(options: &SlipstreamOptions, aging: bool) -> Option<Duration> {
     let ttl = Some(options.cache_ttl_ms).filter(|ttl| *ttl > 0);
     let age = Some(options.cache_max_age_ms).filter(|_| aging);
     ttl.into_iter().chain(age).min().map(millis)
 }
 
-fn millis(millis: usize) -> Duration {
+pub(super) fn millis(millis: usize) -> Duration {
     Duration::from_millis(millis as u64)
 }
 

@@ -16,10 +16,11 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::Slipstream;
 use super::cache::{Looked, look_up};
+use super::reuse::{Known, Parts};
 use super::scoped_session::ScopedSession;
 use crate::config::SlipstreamOptions;
 use crate::monitor::ReceivedQuery;
-use crate::operator::{explained, monitored, observed, recorded};
+use crate::operator::{explained, monitored, observed, recorded, unfolded};
 use crate::physical::observe;
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::Knowledge;
@@ -125,7 +126,11 @@ impl SlipstreamPlanner {
         };
         let knowledge = self.slipstream.knowledge().for_query();
         let scoped = ScopedSession::new(session, &self.base, scope.clone(), &knowledge);
-        let physical = self.base.plan(plan, &scoped).await?;
+        let known = recorder.as_ref().map_or_else(Known::default, Known::of);
+        let parts = Parts::new(&self.slipstream, &self.base, session, options, scope, known);
+        let reused = Box::pin(parts.put_into(plan)).await?;
+        let physical = self.base.plan(reused.as_ref().unwrap_or(plan), &scoped).await?;
+        let physical = if reused.is_some() { unfolded(physical)? } else { physical };
         report_used(&knowledge, scope);
         let physical =
             if options.feedback_enabled { learning(physical, knowledge, options) } else { physical };

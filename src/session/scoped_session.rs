@@ -38,6 +38,8 @@ pub(super) struct ScopedSession<'a> {
     statistics: Option<StatisticsRegistry>,
     /// Set when somebody changes them; a copy for each query would be thrown away.
     table_options: Option<TableOptions>,
+    /// Whether there are no physical rules.
+    bare: bool,
 }
 
 impl<'a> ScopedSession<'a> {
@@ -54,7 +56,26 @@ impl<'a> ScopedSession<'a> {
         config.options_mut().extensions.insert(scope.with_footers(footers).with_memory_limit(limit));
         config.options_mut().extensions.insert(knowledge.clone());
         let statistics = registry(inner, config.options(), knowledge);
-        Self { inner, planner, config, statistics, table_options: None }
+        Self { inner, planner, config, statistics, table_options: None, bare: false }
+    }
+
+    /// The same, which plans without rules: a plan as it is translated from the logical one.
+    pub(super) fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
+    /// The same for a plan of one partition that knows of nothing beside it: rules put no exchanges in, and no filters that
+    /// are made while it runs.
+    pub(super) fn secluded(mut self) -> Self {
+        let options = self.config.options_mut();
+        options.execution.target_partitions = 1;
+        options.optimizer.repartition_file_scans = false;
+        options.optimizer.enable_dynamic_filter_pushdown = false;
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        self
     }
 }
 
@@ -111,7 +132,7 @@ impl Session for ScopedSession<'_> {
     }
 
     fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
-        self.inner.physical_optimizers()
+        if self.bare { &[] } else { self.inner.physical_optimizers() }
     }
 
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {

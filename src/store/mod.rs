@@ -30,9 +30,11 @@ pub(crate) use distribution::{Bound, Distribution, Value};
 pub(crate) use identity::Identity;
 pub(crate) use knowledge::Knowledge;
 pub(crate) use profile::{ColumnProfile, TableProfile};
-pub(crate) use results::{Answer, CachedResult, Evicted, Joined, Leader, Limits, ResultStore, Waited};
+pub(crate) use results::{
+    Answer, CachedResult, Evicted, FilePart, Joined, Leader, Limits, ResultStore, Tier, Waited,
+};
 pub(crate) use rows::{profile_columns, profile_fields};
 pub(crate) use statistics::StatisticsStore;
 pub(crate) use table::{find_table, is_current};
 pub use version::TableVersions;
-pub(crate) use version::{Version, VersionedTable, are_current, reads_these, versions_of};
+pub(crate) use version::{FileIdentity, Version, VersionedTable, are_current, reads_these, versions_of};

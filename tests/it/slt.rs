@@ -5,7 +5,7 @@
 //! | `plain` | DataFusion alone |
 //! | `slipstream` | with the layer, through `ctx.query()` |
 //! | `tiny_memory` | with the layer, a pool of [`TINY_MEMORY_BYTES`] that spills, and small batches |
-//! | `warm_cache` | with the result cache on: a query whose answer was kept is asked again, and the answer from the cache is what is compared |
+//! | `warm_cache` | with the result cache on, and with what files and parts of queries have in common: a query whose answer was kept is asked again, and the answer from the cache is what is compared |
 //!
 //! The expected rows follow from the SQL standard, not from what an engine once printed.
 
@@ -72,7 +72,12 @@ impl Mode {
             Self::Plain => (SessionContext::new_with_config(config()), Slipstream::default()),
             Self::Slipstream => with_layer(SessionContext::new_with_config(config())),
             Self::WarmCache => {
-                let options = SlipstreamOptions { cache_enabled: true, ..SlipstreamOptions::default() };
+                let options = SlipstreamOptions {
+                    cache_enabled: true,
+                    cache_file_aggregates: true,
+                    cache_subplans: true,
+                    ..SlipstreamOptions::default()
+                };
                 let mut config = config();
                 config.options_mut().extensions.insert(options);
                 with_layer(SessionContext::new_with_config(config))

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
@@ -18,7 +20,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
 };
-use futures::stream;
+use futures::{StreamExt, stream};
 
 use crate::store::CachedResult;
 
@@ -30,6 +32,7 @@ use crate::store::CachedResult;
 #[derive(Debug)]
 pub(crate) struct CachedResultExec {
     result: Arc<CachedResult>,
+    schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -37,14 +40,20 @@ pub(crate) struct CachedResultExec {
 impl CachedResultExec {
     /// The plan that gives `result`.
     pub(crate) fn new(result: Arc<CachedResult>) -> Self {
+        let schema = Arc::clone(result.schema());
+        Self::named(result, schema)
+    }
+
+    /// The plan that gives `result` with other names for its columns.
+    pub(crate) fn named(result: Arc<CachedResult>, schema: SchemaRef) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(result.schema())),
+            EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Self { result, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self { result, schema, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -105,7 +114,13 @@ impl ExecutionPlan for CachedResultExec {
         }
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         let batches = given(&self.result, move |rows| baseline.record_output(rows));
-        Ok(make_cooperative(batches))
+        if self.schema == *self.result.schema() {
+            return Ok(make_cooperative(batches));
+        }
+        let schema = Arc::clone(&self.schema);
+        let named = batches.map(move |batch| renamed(&batch?, &schema));
+        let named = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), named);
+        Ok(make_cooperative(Box::pin(named)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -117,9 +132,16 @@ impl ExecutionPlan for CachedResultExec {
         _input_stats: &[Arc<Statistics>],
         _args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        let unknown = Statistics::new_unknown(self.result.schema());
+        let unknown = Statistics::new_unknown(&self.schema);
         Ok(Arc::new(unknown.with_num_rows(Precision::Exact(self.result.rows))))
     }
+}
+
+/// `batch` with the names of `schema`, whose types are the same.
+pub(in crate::operator) fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().to_vec();
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
 
 /// The batches of `result`, each announced to `told` when it is given.

@@ -18,13 +18,13 @@ const SLACK: usize = 1024;
 
 /// The batches of an answer, while it comes in.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(in crate::operator) struct Kept {
     /// In order.
-    pub(super) batches: Vec<RecordBatch>,
+    pub(in crate::operator) batches: Vec<RecordBatch>,
     /// What they hold.
-    pub(super) bytes: usize,
+    pub(in crate::operator) bytes: usize,
     /// Rows in all.
-    pub(super) rows: usize,
+    pub(in crate::operator) rows: usize,
     /// Addresses of the buffers that were counted. The batches keep them.
     counted: HashSet<usize>,
 }
@@ -34,7 +34,7 @@ impl Kept {
     ///
     /// # Errors
     /// Where arrow refuses to copy, which would be a defect.
-    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(in crate::operator) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }

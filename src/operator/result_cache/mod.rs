@@ -13,4 +13,6 @@ mod recorder;
 mod stream;
 
 pub(crate) use cached::CachedResultExec;
+pub(super) use cached::renamed;
+pub(super) use compaction::Kept;
 pub(crate) use recorder::{Recorder, recorded};

@@ -18,11 +18,13 @@ use crate::fingerprint::{Key, Pin, Refusal};
 use crate::operator::passthrough::{Passthrough, Wrap};
 use crate::scope::QueryScope;
 use crate::store::{
-    Answer, CachedResult, Limits, ResultStore, Version, VersionedTable, are_current, reads_these,
+    Answer, CachedResult, Limits, ResultStore, Tier, Version, VersionedTable, are_current, reads_these,
 };
 
-/// A query without an answer, and the versions of its tables from before it was planned.
+/// A query, or a part of one, without an answer, and the versions of its tables from before it was planned.
 pub(crate) struct Recorder {
+    /// What it is that is kept.
+    pub(crate) tier: Tier,
     /// Where the answer goes.
     pub(crate) store: Arc<ResultStore>,
     /// When it was made, and how long it took.
@@ -59,7 +61,7 @@ impl fmt::Debug for Recorder {
     }
 }
 
-/// `plan`, the whole of a query, which leaves its answer in the cache when it has come to its end.
+/// `plan`, the whole of a query or a part that stands for itself, which leaves its answer in the cache when it has come to its end.
 ///
 /// An answer has one partition, so that it has an order.
 pub(crate) fn recorded(plan: Arc<dyn ExecutionPlan>, recorder: Recorder) -> Arc<dyn ExecutionPlan> {
@@ -129,6 +131,7 @@ impl Recorder {
             return Err(Refusal::new("changed", "a table was changed while the query ran"));
         }
         let answer = Answer {
+            tier: self.tier,
             key: Arc::clone(&self.key),
             schema,
             batches: kept.batches,
@@ -140,20 +143,40 @@ impl Recorder {
             pins: self.pins.clone(),
             tag: self.tag.clone(),
             ttl: self.ttl,
+            files: Vec::new(),
         };
         // From here on the answer's own.
         drop(reservation);
         self.store.put(answer, self.limits, &self.pool, self.clock.as_ref())
     }
 
-    /// Says what became of the answer.
+    /// An answer of another query is given.
+    pub(super) fn gives(&self, result: &CachedResult) {
+        self.store.stats().waited();
+        match self.tier {
+            Tier::Result => {
+                self.store.used(result);
+                self.scope.cache_outcome("waited");
+            }
+            Tier::Subplan | Tier::FileAggregate => self.store.used_for_part(result, result.cost()),
+        }
+    }
+
+    /// Says what became of the answer. That of a part is not the query's outcome.
     pub(super) fn say(&self, outcome: &Result<Arc<CachedResult>, Refusal>) {
-        match outcome {
-            Ok(_) => self.scope.cache_outcome("stored"),
-            Err(refusal) => {
-                self.store.stats().refused(refusal.kind);
+        if let Err(refusal) = outcome {
+            self.store.stats().refused(refusal.kind);
+        }
+        match (self.tier, outcome) {
+            (Tier::Result, Ok(_)) => self.scope.cache_outcome("stored"),
+            (Tier::Result, Err(refusal)) => {
                 self.scope.cache_outcome(format!("not stored: {}", refusal.reason));
             }
+            (_, Ok(_)) => self.store.attempted(&self.key, true),
+            (_, Err(refusal)) if ["size", "cost"].contains(&refusal.kind) => {
+                self.store.attempted(&self.key, false);
+            }
+            (_, Err(_)) => {}
         }
     }
 }

@@ -127,9 +127,7 @@ impl AnswerStream {
 
     /// The rows of an answer that another query has left.
     fn give(&self, result: &Arc<CachedResult>) -> State {
-        self.recorder.store.stats().waited();
-        self.recorder.store.used(result);
-        self.recorder.scope.cache_outcome("waited");
+        self.recorder.gives(result);
         State::Given(given(result, |_| {}))
     }
 

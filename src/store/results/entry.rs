@@ -1,5 +1,6 @@
-//! One answer: its rows, what they were made from, and what they are worth.
+//! One answer, of a query or of a part of one: its rows, what they were made from, and what they are worth.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,11 +10,50 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::MemoryReservation;
 
 use crate::fingerprint::{Key, Pin};
-use crate::store::version::Version;
+use crate::store::version::{FileIdentity, Version};
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// The answer of a whole query.
+    Result,
+    /// The rows of a part of a query.
+    Subplan,
+    /// What single files contribute to an aggregate.
+    FileAggregate,
+}
+
+impl Tier {
+    /// The name in `slipstream.cache`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Result => "result",
+            Self::Subplan => "subplan",
+            Self::FileAggregate => "file_aggregate",
+        }
+    }
+}
+
+/// What one file contributes to an aggregate: some of the batches of an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct FilePart {
+    /// The file, in the very version that was read.
+    pub(crate) file: FileIdentity,
+    /// Where its batches are.
+    pub(crate) batches: Range<usize>,
+    /// What they hold.
+    pub(crate) bytes: usize,
+    /// How long it took.
+    pub(crate) cost: Duration,
+    /// When it was computed.
+    pub(crate) created: Instant,
+}
 
 /// An answer that was just computed.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// What it is.
+    pub(crate) tier: Tier,
     /// What was asked.
     pub(crate) key: Arc<Key>,
     /// Its columns.
@@ -36,6 +76,8 @@ pub(crate) struct Answer {
     pub(crate) tag: String,
     /// How long it may be given.
     pub(crate) ttl: Option<Duration>,
+    /// Of a file aggregate: its files, in the order of their batches.
+    pub(crate) files: Vec<FilePart>,
 }
 
 /// An answer in the store.
@@ -62,6 +104,16 @@ pub(crate) struct CachedResult {
 }
 
 impl CachedResult {
+    /// What it is.
+    pub(crate) fn tier(&self) -> Tier {
+        self.answer.tier
+    }
+
+    /// Of a file aggregate: its files.
+    pub(crate) fn files(&self) -> &[FilePart] {
+        &self.answer.files
+    }
+
     /// Its columns.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.answer.schema

@@ -25,7 +25,7 @@ mod flight;
 mod shards;
 mod stats;
 
-pub(crate) use entry::{Answer, CachedResult};
+pub(crate) use entry::{Answer, CachedResult, FilePart, Tier};
 pub(crate) use flight::{Joined, Leader, Waited};
 pub(crate) use shards::{Limits, ResultStore};
 pub(crate) use stats::Evicted;

@@ -29,6 +29,10 @@ const WEIGHED: usize = 8;
 /// Questions whose number of askings is remembered.
 const SEEN: usize = 10_000;
 
+/// How often a part of a query is computed apart in order to be kept, before it is given up: its rows may never be read to
+/// their end, or its tables change all the time.
+const ATTEMPTS: usize = 3;
+
 /// What one answer may be, by the settings of its query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -52,6 +56,10 @@ pub(crate) struct ResultStore {
     memo: SettingsMemo,
     stats: CacheStats,
     seen: Mutex<Bounded<u64, usize>>,
+    /// Parts of queries: in how many different queries, and in which one last.
+    shared: Mutex<Bounded<u64, (usize, u64)>>,
+    /// Parts that were computed apart and not kept: how often.
+    attempts: Mutex<Bounded<u64, usize>>,
     last_id: AtomicU64,
     /// Of all entries, and how many there are. Counted apart, since each is known to one shard only.
     bytes: AtomicUsize,
@@ -72,6 +80,8 @@ impl ResultStore {
             memo: SettingsMemo::default(),
             stats: CacheStats::default(),
             seen: Mutex::default(),
+            shared: Mutex::default(),
+            attempts: Mutex::default(),
             last_id: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
@@ -120,12 +130,51 @@ impl ResultStore {
         self.stats.hit(result.cost());
     }
 
+    /// Parts of a query were given, which saved so much.
+    pub(crate) fn used_for_part(&self, result: &CachedResult, saved: Duration) {
+        self.shard(result.key()).lock().promote(result.key());
+        result.hits.fetch_add(1, Ordering::Relaxed);
+        result.weigh(self.floor());
+        self.stats.part_hit(saved);
+    }
+
     /// Counts that `key` was asked; how often it was by now, as far as remembered.
     pub(crate) fn asked(&self, key: &Key) -> usize {
         let mut seen = self.seen.lock();
         let times = seen.get(&key.hash()).map_or(1, |times| times + 1);
         seen.put(key.hash(), times, 1, SEEN, SEEN);
         times
+    }
+
+    /// Another number each time.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts that `part` occurs in `query`; in how many different queries it did by now, as far as remembered.
+    pub(crate) fn occurs(&self, part: &Key, query: u64) -> usize {
+        let mut shared = self.shared.lock();
+        let (times, last) = shared.get(&part.hash()).copied().unwrap_or((0, query));
+        let times = times + usize::from(times == 0 || last != query);
+        shared.put(part.hash(), (times, query), 1, SEEN, SEEN);
+        times
+    }
+
+    /// Whether `part` may be computed apart once more, in order to be kept.
+    pub(crate) fn may_attempt(&self, part: &Key) -> bool {
+        self.attempts.lock().get(&part.hash()).is_none_or(|times| *times < ATTEMPTS)
+    }
+
+    /// `part` is computed apart.
+    pub(crate) fn attempt(&self, part: &Key) {
+        let mut attempts = self.attempts.lock();
+        let times = attempts.get(&part.hash()).map_or(1, |times| times.saturating_add(1));
+        attempts.put(part.hash(), times, 1, SEEN, SEEN);
+    }
+
+    /// `part` is kept, or it is found that it will never be.
+    pub(crate) fn attempted(&self, part: &Key, kept: bool) {
+        self.attempts.lock().put(part.hash(), if kept { 0 } else { ATTEMPTS }, 1, SEEN, SEEN);
     }
 
     /// Puts an answer in, which makes room by dropping others.
@@ -139,7 +188,8 @@ impl ResultStore {
         pool: &Arc<dyn MemoryPool>,
         clock: &dyn Clock,
     ) -> Result<Arc<CachedResult>, Refusal> {
-        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>();
+        let files = answer.files.iter().map(|part| size_of_val(part) + part.file.heap_bytes()).sum::<usize>();
+        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>() + files;
         let rows = answer.batches.iter().map(|batch| batch.num_rows()).sum();
         let (max_bytes, max_entries) = (self.settings.cache_max_bytes(), self.settings.cache_max_entries());
         if bytes > limits.bytes.min(max_bytes) || rows > limits.rows {

@@ -40,6 +40,7 @@ impl Evicted {
 #[derive(Debug, Default)]
 pub(crate) struct CacheStats {
     hits: AtomicU64,
+    part_hits: AtomicU64,
     misses: AtomicU64,
     waits: AtomicU64,
     stored: AtomicU64,
@@ -54,6 +55,13 @@ impl CacheStats {
     pub(crate) fn hit(&self, cost: Duration) {
         self.hits.fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        self.saved_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// A part of a query was given, which saved so much.
+    pub(crate) fn part_hit(&self, saved: Duration) {
+        self.part_hits.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(saved.as_nanos()).unwrap_or(u64::MAX);
         self.saved_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
@@ -89,6 +97,7 @@ impl CacheStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let mut rows = vec![
             ("hits", None, count(&self.hits)),
+            ("part_hits", None, count(&self.part_hits)),
             ("misses", None, count(&self.misses)),
             ("waits", None, count(&self.waits)),
             ("stored", None, count(&self.stored)),

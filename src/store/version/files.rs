@@ -57,6 +57,42 @@ impl FileVersion {
         let place = self.files.binary_search_by(|known| known.location.cmp(&file.location));
         place.is_ok_and(|place| self.files[place] == *file)
     }
+
+    /// This very file, where it is one of them.
+    pub(super) fn identity(&self, file: &ObjectMeta) -> Option<FileIdentity> {
+        self.has(file).then(|| FileIdentity { store: Weak::clone(&self.store), meta: file.clone() })
+    }
+
+    /// Whether it is one of them.
+    pub(super) fn has_identity(&self, file: &FileIdentity) -> bool {
+        Weak::ptr_eq(&self.store, &file.store) && self.has(&file.meta)
+    }
+}
+
+/// One file, in one version, of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct FileIdentity {
+    store: Weak<dyn ObjectStore>,
+    meta: ObjectMeta,
+}
+
+impl PartialEq for FileIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.meta == other.meta && Weak::ptr_eq(&self.store, &other.store)
+    }
+}
+
+impl FileIdentity {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.meta.location
+    }
+
+    /// About how many bytes it takes beside itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.meta.location.as_ref().len() + text(&self.meta.e_tag) + text(&self.meta.version)
+    }
 }
 
 /// A clock of a file system ticks some hundred times a second where it knows fractions of a second, else every other second
@@ -119,16 +155,19 @@ impl FileTable {
     /// its time of change was read from. An entity tag that the store makes of the content, or counts up, settles a file at
     /// once; a local file's is made of its time.
     pub(super) fn is_settled(&self, version: &FileVersion, now: SystemTime) -> bool {
+        version.files.iter().all(|file| self.is_settled_file(file, now))
+    }
+
+    /// The same of one file.
+    pub(super) fn is_settled_file(&self, file: &ObjectMeta, now: SystemTime) -> bool {
         let local = self.urls.iter().any(|url| url.scheme() == "file");
-        version.files.iter().all(|file| {
-            let tick = match file.last_modified.timestamp_subsec_nanos() {
-                0 => COARSE_TICK,
-                _ => FINE_TICK,
-            };
-            let changed = SystemTime::from(file.last_modified);
-            let old = now.duration_since(changed).is_ok_and(|age| age > tick);
-            old || (!local && file.e_tag.is_some())
-        })
+        let tick = match file.last_modified.timestamp_subsec_nanos() {
+            0 => COARSE_TICK,
+            _ => FINE_TICK,
+        };
+        let changed = SystemTime::from(file.last_modified);
+        let old = now.duration_since(changed).is_ok_and(|age| age > tick);
+        old || (!local && file.e_tag.is_some())
     }
 
     /// Drops what DataFusion keeps of files that are others now: its lists live for ever by default, and what it knows of a

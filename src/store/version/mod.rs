@@ -22,9 +22,11 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::object_store::ObjectMeta;
 use datafusion::physical_plan::ExecutionPlan;
 
 pub use declared::TableVersions;
+pub(crate) use files::FileIdentity;
 use files::{FileTable, FileVersion};
 use memory::MemoryVersion;
 
@@ -61,6 +63,13 @@ pub(crate) enum Version {
     Declared(String),
     /// The same at any time, as far as anybody can tell.
     Unknown,
+}
+
+impl Version {
+    /// Whether this very file is one of its files.
+    pub(crate) fn has_file(&self, file: &FileIdentity) -> bool {
+        matches!(self, Self::Files(files) if files.has_identity(file))
+    }
 }
 
 impl VersionedTable {
@@ -166,6 +175,27 @@ impl VersionedTable {
         match (&self.source, version) {
             (Source::Files(files), Version::Files(version)) => files.is_settled(version, clock.system_time()),
             _ => true,
+        }
+    }
+
+    /// Whether it is a table of files, each of which has a version.
+    pub(crate) fn is_of_files(&self) -> bool {
+        matches!(self.source, Source::Files(_))
+    }
+
+    /// `file` as one of `version`, where it is one of them; and whether it cannot be written again without that this shows.
+    pub(crate) fn file(
+        &self,
+        version: &Version,
+        file: &ObjectMeta,
+        clock: &dyn Clock,
+    ) -> Option<(FileIdentity, bool)> {
+        match (&self.source, version) {
+            (Source::Files(files), Version::Files(version)) => {
+                let settled = files.is_settled_file(file, clock.system_time());
+                Some((version.identity(file)?, settled))
+            }
+            _ => None,
         }
     }
 

@@ -4,18 +4,22 @@
 //! |---|---|
 //! | `hits` | what is answered, by which road, and how it is seen |
 //! | `tables` | writes, DDL, views, functions, settings, users: the answer is always the plain engine's |
+//! | `file_aggregates` | what each file contributes to an aggregate: given where it is the same file, and refused where it is not determined |
 //! | `files` | overwritten, added and removed files, by whomever; lists that are stale |
 //! | `flight` | identical queries at one time; cancelled, failed and panicking leaders |
 //! | `bounds` | sizes, eviction, memory that is given back |
 //! | `control` | modes, hints, functions, system tables |
+//! | `subplans` | parts that several queries have in common: given where they are the same, and never half of them |
 //! | `stress` | random writers, readers, evictions and cancels against recomputation |
 
 mod bounds;
 mod control;
+mod file_aggregates;
 mod files;
 mod flight;
 mod hits;
 mod stress;
+mod subplans;
 mod tables;
 
 use std::path::Path;
@@ -57,6 +61,17 @@ async fn ask(ctx: &SessionContext, slipstream: &Slipstream, text: &str) -> (Stri
 
 /// The answer of the plain engine to `text`.
 async fn plain(ctx: &SessionContext, text: &str) -> Vec<String> {
+    sorted_rows(&query(ctx, &format!("/*+ PLAIN */ {text}")).await.unwrap())
+}
+
+/// What the plain engine says with lists of files that are not stale: without the cache, told to list anew.
+async fn recomputed(ctx: &SessionContext, text: &str) -> Vec<String> {
+    if let Some(lists) = ctx.runtime_env().cache_manager.get_list_files_cache() {
+        lists.clear();
+    }
+    if let Some(statistics) = ctx.runtime_env().cache_manager.get_file_statistic_cache() {
+        statistics.clear();
+    }
     sorted_rows(&query(ctx, &format!("/*+ PLAIN */ {text}")).await.unwrap())
 }
 
