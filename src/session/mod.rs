@@ -16,6 +16,7 @@ mod functions;
 mod hints;
 mod install;
 mod layer_rule;
+mod plan_cache;
 mod planner;
 mod query;
 mod rule_order;

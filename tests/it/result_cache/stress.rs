@@ -93,6 +93,7 @@ fn twice(factor: i64) -> datafusion::logical_expr::ScalarUDF {
 
 async fn setup() -> (SessionContext, TempDir) {
     let (ctx, _) = cached().await;
+    sql(&ctx, "SET slipstream.cache.plans = true").await.unwrap();
     let folder = TempDir::new().unwrap();
     write_aged(&folder.path().join("first.csv"), "1\n", 100);
     external(&ctx, "f", folder.path()).await;
