@@ -69,9 +69,9 @@ fn clients_of_both_engines_are_measured() {
     let (code, stdout, figures) = clients(&folder, "--queries 1,6 --slices 1 --caches");
     assert_eq!(code, Some(0), "{stdout}");
     let names: Vec<_> = figures["caches"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
-    assert_eq!(names, ["plans", "results", "cold plans", "cold results", "writes"]);
+    assert_eq!(names, ["plans", "results", "both", "cold plans", "cold results", "writes"]);
     let ratio = |place: usize| figures["caches"][place]["ratio"].as_f64().unwrap();
-    assert!(ratio(1) > 2.0 * ratio(3), "{figures}");
+    assert!(ratio(1) > 2.0 * ratio(4), "{figures}");
     assert!(stdout.contains("results / plain: "), "{stdout}");
 
     // Failures of the layer are counted, shown with their first message, and are the exit code.

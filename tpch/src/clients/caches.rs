@@ -24,9 +24,10 @@ pub(super) const ENGINES: [Contender; 2] =
     [row("plain", Engine::Plain, &[], 0), row("slipstream", Engine::Slipstream, &[], 0)];
 
 /// Rows with one.
-pub(super) const CACHES: [Contender; 5] = [
+pub(super) const CACHES: [Contender; 6] = [
     row("plans", Engine::Slipstream, &[PLANS], 0),
     row("results", Engine::Slipstream, &[ENABLED], 0),
+    row("both", Engine::Slipstream, &[ENABLED, PLANS], 0),
     row("cold plans", Engine::Slipstream, &[PLANS, COLD], 0),
     row("cold results", Engine::Slipstream, &[ENABLED, COLD], 0),
     row("writes", Engine::Slipstream, &[ENABLED, PLANS], 10),
