@@ -1,11 +1,12 @@
-//! What the result cache costs: a hit of a small answer, of many tables, of many files, of a large answer; and a miss.
+//! What the caches cost: a hit of a small answer, of many tables, of many files, of a large answer; and a miss. Plans that are
+//! used again, and texts that come once.
 //!
 //! `cargo bench --workspace --all-features --bench cache`. Every hit looks at its tables: the numbers are those of exact answers.
 
 use std::path::Path;
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use datafusion::common::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -97,5 +98,37 @@ fn hits(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hits);
+/// The cache of plans, without that of answers: a text that is asked again, and texts that are asked once.
+fn plans(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
+    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let set = |what: &str| {
+        let set = runtime.block_on(run(&ctx, &format!("SET slipstream.cache.{what}")));
+        set.unwrap_or_else(|error| panic!("{error}"));
+    };
+    set("enabled = false");
+    let text = "SELECT f0.a, count(*) AS n FROM f0 JOIN f1 ON f0.a = f1.a WHERE f0.a > 1 GROUP BY f0.a ORDER BY n, a LIMIT 5";
+    let mut group = c.benchmark_group("plan");
+    let mut number = 0_u64;
+    for (name, switch) in [("off", "plans = false"), ("on", "plans = true")] {
+        set(switch);
+        group.bench_function(format!("{name}, the same text"), |b| {
+            b.to_async(&runtime).iter(|| run(&ctx, text));
+        });
+        group.bench_function(format!("{name}, another text each time"), |b| {
+            b.to_async(&runtime).iter_batched(
+                || {
+                    number += 1;
+                    format!("SELECT a + {number} AS a, count(*) FROM f0 GROUP BY a")
+                },
+                async |text| run(&ctx, &text).await,
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hits, plans);
 criterion_main!(benches);

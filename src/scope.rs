@@ -56,6 +56,7 @@ pub(crate) struct QueryScope {
     memory_limit: Option<usize>,
     reports: Arc<Mutex<Vec<RuleReport>>>,
     cache_outcome: Arc<Mutex<Option<Cow<'static, str>>>>,
+    plan_outcome: Arc<Mutex<Option<Cow<'static, str>>>>,
 }
 
 impl QueryScope {
@@ -102,6 +103,16 @@ impl QueryScope {
     /// What the result cache did; `None` where it is off.
     pub(crate) fn cached(&self) -> Option<Cow<'static, str>> {
         self.cache_outcome.lock().clone()
+    }
+
+    /// Notes what became of the query's plan in the cache of plans; the last word counts.
+    pub(crate) fn plan_outcome(&self, outcome: impl Into<Cow<'static, str>>) {
+        *self.plan_outcome.lock() = Some(outcome.into());
+    }
+
+    /// What became of it; `None` where the cache of plans is off.
+    pub(crate) fn cached_plan(&self) -> Option<Cow<'static, str>> {
+        self.plan_outcome.lock().clone()
     }
 
     /// All reports so far, in the order in which the rules ran.

@@ -65,6 +65,24 @@ pub(super) const ENABLED: Setting = field!(
     )
 );
 
+pub(super) const PLANS: Setting = field!(
+    cache_plans,
+    bool::to_string,
+    boolean,
+    described(
+        "cache.plans",
+        "switch",
+        "true or false",
+        "true",
+        "Keeps the optimized logical plans of statements that ctx.query() is asked again, and uses them while tables, views, \
+         functions and settings are the same: parsing, planning and logical optimization are most of what a small query \
+         takes. It needs no slipstream.cache.enabled, which is about answers. A plan is kept when its text comes for the second \
+         time. Plans take at most a quarter of slipstream.cache.max_bytes, and slipstream.cache.max_entries bounds their \
+         number.",
+        "false: every statement is planned from its text",
+    )
+);
+
 pub(super) const MODE: Setting = field!(
     cache_mode,
     CacheMode::to_string,

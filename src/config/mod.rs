@@ -133,6 +133,8 @@ pub struct SlipstreamOptions {
     pub disk_directory: String,
     /// `slipstream.cache.enabled`
     pub cache_enabled: bool,
+    /// `slipstream.cache.plans`
+    pub cache_plans: bool,
     /// `slipstream.cache.mode`
     pub cache_mode: CacheMode,
     /// `slipstream.cache.max_entry_bytes`
@@ -204,6 +206,7 @@ impl Default for SlipstreamOptions {
             disk_query_limit: 0,
             disk_directory: String::new(),
             cache_enabled: false,
+            cache_plans: false,
             cache_mode: CacheMode::Use,
             cache_max_entry_bytes: 32 << 20,
             cache_max_entry_rows: 10_000_000,

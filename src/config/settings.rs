@@ -542,6 +542,7 @@ pub static SETTINGS: &[Setting] = &[
     resources::MAX_QUEUED,
     resources::TIMEOUT,
     cache::ENABLED,
+    cache::PLANS,
     cache::MODE,
     cache::MAX_BYTES,
     cache::MAX_COUNT,

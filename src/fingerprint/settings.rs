@@ -1,4 +1,4 @@
-//! The settings that can change an answer, as one text, written down once for each state of a session's settings.
+//! The settings that can change an answer, or a plan, as one text, written down once for each state of a session's settings.
 
 use std::fmt::Write;
 use std::sync::{Arc, Weak};
@@ -46,18 +46,32 @@ pub(crate) type SettingsText = Arc<str>;
 ///
 /// A weak reference keeps the address of settings from being used again, and has whoever changes them make a copy: the same
 /// address is the same settings.
-#[derive(Debug, Default)]
-pub(crate) struct SettingsMemo(Mutex<Vec<(Weak<ConfigOptions>, SettingsText)>>);
+#[derive(Debug)]
+pub(crate) struct SettingsMemo {
+    counts: fn(&str) -> bool,
+    known: Mutex<Vec<(Weak<ConfigOptions>, SettingsText)>>,
+}
 
 impl SettingsMemo {
+    /// Of settings that can change an answer.
+    pub(crate) fn of_answers() -> Self {
+        Self { counts: |key| !is_harmless(key), known: Mutex::default() }
+    }
+
+    /// Of settings that can change a logical plan: all of DataFusion's, whichever its rules may come to read.
+    pub(crate) fn of_planning() -> Self {
+        let counts = |key: &str| !HARMLESS_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+        Self { counts, known: Mutex::default() }
+    }
+
     /// The text of `options`.
     pub(crate) fn text(&self, options: &Arc<ConfigOptions>) -> SettingsText {
         let at = Arc::as_ptr(options);
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if let Some((_, text)) = known.iter().find(|(settings, _)| settings.as_ptr() == at) {
             return Arc::clone(text);
         }
-        let text: SettingsText = text(options).into();
+        let text: SettingsText = text(options, self.counts).into();
         if known.len() == REMEMBERED {
             known.remove(0);
         }
@@ -71,15 +85,14 @@ fn is_harmless(key: &str) -> bool {
     HARMLESS.contains(&key) || HARMLESS_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
-fn text(options: &ConfigOptions) -> String {
+fn text(options: &ConfigOptions, counts: fn(&str) -> bool) -> String {
     let default = ConfigOptions::default().entries();
     let mut defaults: Vec<_> = default.iter().map(|entry| (&entry.key, &entry.value)).collect();
     defaults.sort_unstable();
     let mut entries = options.entries();
     // What is as it is by default says nothing, and a short text is soon compared.
-    entries.retain(|entry| {
-        !is_harmless(&entry.key) && defaults.binary_search(&(&entry.key, &entry.value)).is_err()
-    });
+    entries
+        .retain(|entry| counts(&entry.key) && defaults.binary_search(&(&entry.key, &entry.value)).is_err());
     // Extensions are in the order of a map of theirs.
     entries.sort_unstable_by(|one, other| one.key.cmp(&other.key));
     let mut text = String::new();
@@ -96,7 +109,7 @@ mod tests {
 
     #[test]
     fn only_what_can_change_an_answer_counts() {
-        let memo = SettingsMemo::default();
+        let memo = SettingsMemo::of_answers();
         let changed = |key: &str, value: &str| {
             let mut options = ConfigOptions::default();
             options.set(key, value).unwrap();
@@ -117,7 +130,7 @@ mod tests {
 
     #[test]
     fn settings_that_are_changed_in_place_are_read_again() {
-        let memo = SettingsMemo::default();
+        let memo = SettingsMemo::of_answers();
         let mut options = Arc::new(ConfigOptions::default());
         let before = memo.text(&options);
         Arc::make_mut(&mut options).set("datafusion.execution.time_zone", "+02:00").unwrap();

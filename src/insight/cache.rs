@@ -1,6 +1,7 @@
-//! `slipstream.cache` and `slipstream.cache_stats`: the answers that are kept, and what happened so far.
+//! `slipstream.cache` and `slipstream.cache_stats`: the answers and plans that are kept, and what happened so far.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use datafusion::arrow::array::{
     ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
@@ -12,26 +13,82 @@ use datafusion::common::Result;
 use super::queries::micros;
 use super::system_table::SystemTable;
 use crate::clock::Clock;
-use crate::store::{CachedResult, ResultStore};
+use crate::store::{CachedPlan, CachedResult, PlanCache, ResultStore};
 
 /// | column | type | meaning |
 /// |---|---|---|
-/// | `key` | Utf8 | names the answer; `slipstream_cache_drop_entry()` takes it |
-/// | `tier` | Utf8 | what is kept: `result`, the answer of a whole query; `subplan`, the rows of a part of one; `file_aggregate`, what each file contributes to an aggregate |
+/// | `key` | Utf8 | names the entry; `slipstream_cache_drop_entry()` takes it |
+/// | `tier` | Utf8 | what is kept: `result`, the answer of a whole query; `subplan`, the rows of a part of one; `file_aggregate`, what each file contributes to an aggregate; `plan`, the optimized plan of a text |
 /// | `tables` | List(Utf8) | what it was made from, as the query called it |
 /// | `tag` | Utf8 | `slipstream.cache.tag` of the query |
-/// | `bytes`, `rows` | UInt64 | what it takes in memory, and its rows |
+/// | `bytes` | UInt64 | what it takes in memory |
+/// | `rows` | UInt64 | an answer's rows; 0 for a plan |
 /// | `cost_ms` | Float64 | how long it took to compute |
 /// | `hits` | UInt64 | how often it was given |
 /// | `created` | Timestamp(µs, UTC) | when it was kept |
 /// | `age_ms` | Float64 | how long ago that is |
 /// | `state` | Utf8 | `kept`; `aging`: a table has no version, so that its age counts; `expired`: its time is over; `unreachable`: a table or function was dropped |
 ///
-/// Whether an answer's data is still the same is looked up when it is asked for, and not here.
+/// Whether an answer's data, or what a plan was made from, is still the same is looked up when it is asked for, and not here.
 #[derive(Debug)]
 pub(super) struct CacheTable {
     pub(super) results: Arc<ResultStore>,
+    pub(super) plans: Arc<PlanCache>,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+/// One entry of any tier.
+struct Entry {
+    key: String,
+    tier: &'static str,
+    tables: Vec<String>,
+    tag: String,
+    bytes: usize,
+    rows: usize,
+    cost: Duration,
+    hits: u64,
+    created: SystemTime,
+    age: Duration,
+    state: &'static str,
+}
+
+impl Entry {
+    fn of_result(result: &CachedResult, now: Instant) -> Self {
+        Self {
+            key: result.name(),
+            tier: result.tier().as_str(),
+            tables: result.tables().to_vec(),
+            tag: result.tag().to_owned(),
+            bytes: result.bytes,
+            rows: result.rows,
+            cost: result.cost(),
+            hits: result.hits(),
+            created: result.created_at,
+            age: result.age(now),
+            state: match () {
+                () if !result.is_reachable() => "unreachable",
+                () if result.is_expired(now) => "expired",
+                () if result.is_aging() => "aging",
+                () => "kept",
+            },
+        }
+    }
+
+    fn of_plan(plan: &CachedPlan, now: Instant) -> Self {
+        Self {
+            key: plan.name(),
+            tier: "plan",
+            tables: plan.tables(),
+            tag: plan.tag().to_owned(),
+            bytes: plan.bytes,
+            rows: 0,
+            cost: plan.cost(),
+            hits: plan.hits(),
+            created: plan.created_at,
+            age: now.saturating_duration_since(plan.created),
+            state: if plan.is_reachable() { "kept" } else { "unreachable" },
+        }
+    }
 }
 
 fn entry_schema() -> SchemaRef {
@@ -58,37 +115,43 @@ impl SystemTable for CacheTable {
     }
 
     fn rows(&self) -> Result<RecordBatch> {
-        let results = self.results.results();
         let now = self.clock.now();
-        let counts = |get: fn(&CachedResult) -> u64| -> ArrayRef {
-            Arc::new(UInt64Array::from_iter_values(results.iter().map(|result| get(result))))
+        let (results, plans) = (self.results.results(), self.plans.plans());
+        let entries: Vec<Entry> = results
+            .iter()
+            .map(|result| Entry::of_result(result, now))
+            .chain(plans.iter().map(|plan| Entry::of_plan(plan, now)))
+            .collect();
+        let counts = |get: fn(&Entry) -> u64| -> ArrayRef {
+            Arc::new(UInt64Array::from_iter_values(entries.iter().map(get)))
         };
-        let state = |result: &CachedResult| match () {
-            () if !result.is_reachable() => "unreachable",
-            () if result.is_expired(now) => "expired",
-            () if result.is_aging() => "aging",
-            () => "kept",
+        let texts = |get: fn(&Entry) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(entries.iter().map(get)))
+        };
+        let millis = |get: fn(&Entry) -> Duration| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(
+                entries.iter().map(|entry| get(entry).as_secs_f64() * 1e3),
+            ))
         };
         let mut tables = ListBuilder::new(StringBuilder::new());
-        for result in &results {
-            result.tables().iter().for_each(|table| tables.values().append_value(table));
+        for entry in &entries {
+            entry.tables.iter().for_each(|table| tables.values().append_value(table));
             tables.append(true);
         }
-        let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
         let created =
-            TimestampMicrosecondArray::from_iter_values(results.iter().map(|r| micros(r.created_at)));
+            TimestampMicrosecondArray::from_iter_values(entries.iter().map(|entry| micros(entry.created)));
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.name()))),
-            Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.tier().as_str()))),
+            texts(|entry| &entry.key),
+            texts(|entry| entry.tier),
             Arc::new(tables.finish()),
-            Arc::new(StringArray::from_iter_values(results.iter().map(|result| result.tag()))),
-            counts(|result| result.bytes as u64),
-            counts(|result| result.rows as u64),
-            Arc::new(Float64Array::from_iter_values(results.iter().map(|result| millis(result.cost())))),
-            counts(CachedResult::hits),
+            texts(|entry| &entry.tag),
+            counts(|entry| entry.bytes as u64),
+            counts(|entry| entry.rows as u64),
+            millis(|entry| entry.cost),
+            counts(|entry| entry.hits),
             Arc::new(created.with_timezone("UTC")),
-            Arc::new(Float64Array::from_iter_values(results.iter().map(|result| millis(result.age(now))))),
-            Arc::new(StringArray::from_iter_values(results.iter().map(|result| state(result)))),
+            millis(|entry| entry.age),
+            texts(|entry| entry.state),
         ];
         Ok(RecordBatch::try_new(entry_schema(), columns)?)
     }
@@ -99,9 +162,11 @@ impl SystemTable for CacheTable {
 /// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
 /// | `reason` | Utf8 | of what was refused and evicted; else NULL |
 /// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last three, now |
+/// | `tier` | Utf8 | `result`, of answers and of parts, or `plan` |
 #[derive(Debug)]
 pub(super) struct CacheStatsTable {
     pub(super) results: Arc<ResultStore>,
+    pub(super) plans: Arc<PlanCache>,
 }
 
 fn stats_schema() -> SchemaRef {
@@ -109,6 +174,7 @@ fn stats_schema() -> SchemaRef {
         Field::new("name", DataType::Utf8, false),
         Field::new("reason", DataType::Utf8, true),
         Field::new("value", DataType::Float64, false),
+        Field::new("tier", DataType::Utf8, false),
     ]))
 }
 
@@ -118,17 +184,28 @@ impl SystemTable for CacheStatsTable {
     }
 
     fn rows(&self) -> Result<RecordBatch> {
-        let mut rows = self.results.stats().rows();
         let (entries, bytes, computing) = self.results.size();
-        rows.extend(
-            [("entries", entries), ("bytes", bytes), ("computing", computing)]
-                .map(|(name, now)| (name, None, now as f64)),
-        );
+        let mut results = self.results.stats().rows();
+        results.extend(now([("entries", entries), ("bytes", bytes), ("computing", computing)]));
+        let (entries, bytes) = self.plans.size();
+        let mut plans = self.plans.stats().rows();
+        plans.extend(now([("entries", entries), ("bytes", bytes), ("computing", 0)]));
+        let tier = |rows: Vec<_>, tier: &'static str| rows.into_iter().map(move |row: StatsRow| (row, tier));
+        let rows: Vec<_> = tier(results, "result").chain(tier(plans, "plan")).collect();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|(name, ..)| name))),
-            Arc::new(StringArray::from_iter(rows.iter().map(|(_, reason, _)| *reason))),
-            Arc::new(Float64Array::from_iter_values(rows.iter().map(|(.., value)| *value))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|((name, ..), _)| name))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|((_, reason, _), _)| *reason))),
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(|((.., value), _)| *value))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, tier)| tier))),
         ];
         Ok(RecordBatch::try_new(stats_schema(), columns)?)
     }
+}
+
+/// Name, reason, value.
+type StatsRow = (&'static str, Option<&'static str>, f64);
+
+/// What is there at this moment.
+fn now(counts: [(&'static str, usize); 3]) -> [StatsRow; 3] {
+    counts.map(|(name, count)| (name, None, count as f64))
 }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, QueryRecord};
 use crate::scope::Verdict;
-use crate::store::{ResultStore, StatisticsStore};
+use crate::store::{PlanCache, ResultStore, StatisticsStore};
 
 /// The schema of the layer's tables, in the session's default catalog.
 pub(crate) const SCHEMA_NAME: &str = "slipstream";
@@ -29,13 +29,13 @@ pub(crate) fn system_schema(
     query_log: Arc<QueryLog>,
     statistics: Arc<StatisticsStore>,
     governor: Arc<MemoryGovernor>,
-    results: (Arc<ResultStore>, Arc<dyn Clock>),
+    (results, plans): (Arc<ResultStore>, Arc<PlanCache>),
+    clock: Arc<dyn Clock>,
 ) -> Arc<dyn SchemaProvider> {
     let schema = MemorySchemaProvider::new();
-    let (results, clock) = results;
-    let stats = CacheStatsTable { results: Arc::clone(&results) };
+    let stats = CacheStatsTable { results: Arc::clone(&results), plans: Arc::clone(&plans) };
     let tables: [(&str, Arc<dyn TableProvider>); 5] = [
-        ("cache", Arc::new(SystemTableProvider(CacheTable { results, clock }))),
+        ("cache", Arc::new(SystemTableProvider(CacheTable { results, plans, clock }))),
         ("cache_stats", Arc::new(SystemTableProvider(stats))),
         ("queries", Arc::new(SystemTableProvider(QueriesTable { query_log }))),
         ("memory", Arc::new(SystemTableProvider(MemoryTable { governor }))),
@@ -64,6 +64,7 @@ pub(crate) fn system_schema(
 /// | `queued_ms` | Float64 | milliseconds that it waited for its turn |
 /// | `error` | Utf8 | NULL unless failed |
 /// | `cache` | Utf8 | what the result cache did: `hit`, `stored`, `waited` (for an identical query), or why not; NULL where it is off |
+/// | `cached_plan` | Utf8 | what the cache of plans did: `hit`, `stored`, or why not; NULL where it is off |
 /// | `rules_applied`, `rules_refused` | List(Utf8) | `rule: what was done`, `rule: why not` |
 /// | `rules_ms` | Float64 | milliseconds that the layer's rules took |
 #[derive(Debug)]
@@ -90,6 +91,7 @@ fn schema() -> SchemaRef {
         column("queued_ms", DataType::Float64, false),
         column("error", DataType::Utf8, true),
         column("cache", DataType::Utf8, true),
+        column("cached_plan", DataType::Utf8, true),
         column("rules_applied", texts(), false),
         column("rules_refused", texts(), false),
         column("rules_ms", DataType::Float64, false),
@@ -131,6 +133,7 @@ impl SystemTable for QueriesTable {
             millis(|record| Some(record.queued)),
             Arc::new(StringArray::from_iter(records.iter().map(|record| record.error.as_deref()))),
             Arc::new(StringArray::from_iter(records.iter().map(|record| record.cache.as_deref()))),
+            Arc::new(StringArray::from_iter(records.iter().map(|record| record.cached_plan.as_deref()))),
             verdicts(&records, true),
             verdicts(&records, false),
             millis(|record| Some(record.rules.iter().map(|report| report.elapsed).sum())),

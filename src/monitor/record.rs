@@ -81,6 +81,8 @@ pub struct QueryRecord {
     pub error: Option<String>,
     /// What the result cache did: `hit`, `stored`, `waited`, and else why not; `None` where it is off.
     pub cache: Option<String>,
+    /// What the cache of plans did: `hit`, `stored`, and else why not; `None` where it is off.
+    pub cached_plan: Option<String>,
     /// What each of the layer's rules did.
     pub rules: Vec<RuleReport>,
 }

@@ -56,6 +56,7 @@ impl Facts {
             queued: Duration::ZERO,
             error: None,
             cache: self.scope.cached().map(Into::into),
+            cached_plan: self.scope.cached_plan().map(Into::into),
             rules: self.scope.reports(),
         }
     }

@@ -1,4 +1,4 @@
-//! SQL functions that drop answers: one, those of a table, those of a tag, all.
+//! SQL functions that drop answers and plans: one, those of a table, those of a tag, all.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::store::{CachedResult, ResultStore};
+use crate::store::{PlanCache, ResultStore};
 
 /// What is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,26 +30,27 @@ impl Which {
         }
     }
 
-    /// Whether `text` says this answer.
-    fn matches(self, result: &CachedResult, text: &str) -> bool {
+    /// Whether `text` says the entry that has this name, these tables and this tag.
+    fn matches(self, text: &str, name: &str, tables: &[String], tag: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Entry => result.name() == text,
+            Self::Entry => name == text,
             // As the query called it: `t` also drops the answers of queries that said `public.t`.
-            Self::Table => result.tables().iter().any(|table| {
+            Self::Table => tables.iter().any(|table| {
                 table == text || table.strip_suffix(text).is_some_and(|schema| schema.ends_with('.'))
             }),
-            Self::Tag => result.tag() == text,
+            Self::Tag => tag == text,
         }
     }
 }
 
-/// Drops answers, and says how many. Volatile, so that it acts when a query runs, and never when one is planned.
+/// Drops answers and plans, and says how many. Volatile, so that it acts when a query runs, and never when one is planned.
 #[derive(Debug)]
 struct DropFunction {
     which: Which,
     signature: Signature,
     results: Arc<ResultStore>,
+    plans: Arc<PlanCache>,
 }
 
 impl PartialEq for DropFunction {
@@ -66,14 +67,15 @@ impl Hash for DropFunction {
     }
 }
 
-/// All of them, for the answers in `results`.
-pub(super) fn cache_functions(results: &Arc<ResultStore>) -> Vec<Arc<ScalarUDF>> {
+/// All of them, for the answers in `results` and the plans in `plans`.
+pub(super) fn cache_functions(results: &Arc<ResultStore>, plans: &Arc<PlanCache>) -> Vec<Arc<ScalarUDF>> {
     let function = |which| {
         let signature = match which {
             Which::All => Signature::nullary(Volatility::Volatile),
             _ => Signature::exact(vec![DataType::Utf8], Volatility::Volatile),
         };
-        Arc::new(ScalarUDF::from(DropFunction { which, signature, results: Arc::clone(results) }))
+        let (results, plans) = (Arc::clone(results), Arc::clone(plans));
+        Arc::new(ScalarUDF::from(DropFunction { which, signature, results, plans }))
     };
     [Which::All, Which::Entry, Which::Table, Which::Tag].map(function).into()
 }
@@ -97,7 +99,13 @@ impl ScalarUDFImpl for DropFunction {
             [ColumnarValue::Scalar(ScalarValue::Utf8(Some(text)))] => text.clone(),
             _ => return plan_err!("{}() takes a text, as in {0}('…')", self.name()),
         };
-        let dropped = self.results.drop_where(|result| self.which.matches(result, &text));
+        let which = self.which;
+        let answers = self
+            .results
+            .drop_where(|result| which.matches(&text, &result.name(), result.tables(), result.tag()));
+        let plans =
+            self.plans.drop_where(|plan| which.matches(&text, &plan.name(), &plan.tables(), plan.tag()));
+        let dropped = answers + plans;
         Ok(ColumnarValue::Scalar(ScalarValue::UInt64(Some(dropped))))
     }
 }

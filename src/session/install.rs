@@ -124,7 +124,10 @@ fn install_functions(builder: &mut SessionStateBuilder, slipstream: &Slipstream)
     let analyze = Arc::new(AnalyzeFunction::new(slipstream.clone()));
     let analyze = TableFunction::new(ANALYZE_FUNCTION.to_owned(), analyze);
     functions.insert(ANALYZE_FUNCTION.to_owned(), Arc::new(analyze));
-    builder.scalar_functions().get_or_insert_default().extend(cache_functions(slipstream.results()));
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .extend(cache_functions(slipstream.results(), slipstream.plans()));
 }
 
 /// Puts the schema of the system tables into the session's default catalog.
@@ -149,8 +152,9 @@ fn install_system_tables(
     };
     let statistics = Arc::clone(slipstream.knowledge().statistics());
     let governor = Arc::clone(slipstream.governor());
-    let results = (Arc::clone(slipstream.results()), Arc::clone(slipstream.clock()));
-    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor, results);
+    let caches = (Arc::clone(slipstream.results()), Arc::clone(slipstream.plans()));
+    let clock = Arc::clone(slipstream.clock());
+    let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor, caches, clock);
     if let Err(error) = catalog.register_schema(SCHEMA_NAME, schema) {
         log::warn!("slipstream: catalog '{name}' takes no schema {SCHEMA_NAME}: {error}");
     }

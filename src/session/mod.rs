@@ -17,6 +17,7 @@ mod functions;
 mod hints;
 mod install;
 mod layer_rule;
+mod plan_cache;
 mod planner;
 mod query;
 mod reuse;

@@ -16,6 +16,7 @@ use futures::{Stream, StreamExt};
 
 use super::Slipstream;
 use super::install::install_into;
+use super::plan_cache::{Sought, seek};
 use super::statement::{ParsedQuery, PlannedQuery};
 use crate::operator::finished;
 
@@ -71,9 +72,18 @@ impl SlipstreamContextExt for SessionContext {
     }
 
     async fn query(&self, sql: &str) -> Result<QueryStream> {
-        let mut statements = self.parse_query(sql)?;
+        let state = self.state();
+        let sought = match Box::pin(seek(&state, sql)).await {
+            Sought::Known(known) => {
+                return Box::pin(PlannedQuery::known(self, state, known)?.execute()).await;
+            }
+            sought => sought,
+        };
+        let mut statements = ParsedQuery::parse(&state, sql)?;
         match (statements.pop(), statements.len()) {
-            (Some(statement), 0) => Box::pin(self.plan_query(statement)).await?.execute().await,
+            (Some(statement), 0) => {
+                Box::pin(PlannedQuery::plan(self, state, statement, sought)).await?.execute().await
+            }
             (None, _) => plan_err!("there is no SQL statement in the text"),
             (Some(_), others) => plan_err!(
                 "query() runs one SQL statement and got {}; parse_query() splits the text",
@@ -87,7 +97,7 @@ impl SlipstreamContextExt for SessionContext {
     }
 
     async fn plan_query(&self, query: ParsedQuery) -> Result<PlannedQuery> {
-        PlannedQuery::plan(self, query).await
+        PlannedQuery::plan(self, self.state(), query, Sought::Nothing).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::SlipstreamOptions;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, ReceivedQuery};
 use crate::scope::QueryScope;
-use crate::store::{Knowledge, ResultStore, TableVersions};
+use crate::store::{Knowledge, PlanCache, ResultStore, TableVersions};
 
 /// What the layer is made of. Values are settings (`SET slipstream.*`); this holds what is no value.
 ///
@@ -33,14 +33,17 @@ pub struct Slipstream {
     memory_pool: Option<Arc<dyn MemoryPool>>,
     governor: Arc<MemoryGovernor>,
     results: Arc<ResultStore>,
+    plans: Arc<PlanCache>,
     table_versions: Vec<Arc<dyn TableVersions>>,
 }
 
 impl Default for Slipstream {
     fn default() -> Self {
         let governor = Arc::default();
+        let results = ResultStore::new(&governor);
         Self {
-            results: ResultStore::new(&governor),
+            plans: PlanCache::new(&governor, &results),
+            results,
             table_versions: Vec::new(),
             clock: Arc::new(SystemClock),
             query_log: Arc::default(),
@@ -100,6 +103,11 @@ impl Slipstream {
     /// The answers that are kept.
     pub(super) fn results(&self) -> &Arc<ResultStore> {
         &self.results
+    }
+
+    /// The plans that are kept.
+    pub(super) fn plans(&self) -> &Arc<PlanCache> {
+        &self.plans
     }
 
     /// Who declares versions of tables.

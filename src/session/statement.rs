@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, dialect_from_st
 
 use super::analyze::{analyze_of, plan_analyze};
 use super::hints::{apply_hints, without_hints};
+use super::plan_cache::{self, KnownPlan, PlanKeeper, Sought};
 use super::planner::SlipstreamPlanner;
 use super::query::QueryStream;
 use super::text::statement_texts;
@@ -95,6 +96,17 @@ pub struct PlannedQuery {
     state: SessionState,
     plan: LogicalPlan,
     layer: Option<Layer>,
+    cached: Cached,
+}
+
+/// What the cache of plans has to do with a statement.
+enum Cached {
+    /// Nothing.
+    Nothing,
+    /// The plan comes from there, and is optimized already.
+    Known,
+    /// It keeps the plan.
+    Keeps { keeper: Box<PlanKeeper>, text: String },
 }
 
 /// What the layer keeps of a query until its stream begins. Absent where the layer is not installed, or off.
@@ -105,23 +117,21 @@ struct Layer {
 }
 
 impl Layer {
-    /// Opens a query's scope and applies its hints to its own copy of the session's state.
-    fn open(state: &mut SessionState, query: &mut ParsedQuery) -> Result<Option<Self>> {
+    /// Opens the scope of the query `text` and applies its hints to its own copy of the session's state.
+    fn open(state: &mut SessionState, text: &str, parse: Option<Duration>) -> Result<Option<Self>> {
         if SlipstreamPlanner::active(state).is_none() {
             return Ok(None);
         }
-        let scope = QueryScope::with_text(&query.text);
-        let hints = hints_in(&query.text, dialect(state)?.as_ref());
+        let scope = QueryScope::with_text(text);
+        let hints = hints_in(text, dialect(state)?.as_ref());
         if !hints.is_empty() {
             apply_hints(state, &hints, &scope);
-            without_hints(&mut query.statement);
         }
         let Some((planner, options)) = SlipstreamPlanner::of(state) else {
             return Ok(None);
         };
-        let received = options
-            .query_log_enabled
-            .then(|| planner.slipstream().received(options, &scope, &query.text, Some(query.parse)));
+        let received =
+            options.query_log_enabled.then(|| planner.slipstream().received(options, &scope, text, parse));
         Ok(Some(Self { options: options.clone(), scope, received }))
     }
 
@@ -135,10 +145,63 @@ impl Layer {
     }
 }
 
+impl Cached {
+    /// What is to be done with the plan of `query`, which is about to be made.
+    async fn of(sought: Sought, layer: &Option<Layer>, state: &SessionState, query: &ParsedQuery) -> Self {
+        let Some((layer, slipstream)) =
+            layer.as_ref().zip(SlipstreamPlanner::of(state).map(|(p, _)| p.slipstream()))
+        else {
+            return Self::Nothing;
+        };
+        if let Statement::Explain(_) = query.statement {
+            plan_cache::foresee(state, &query.text, &layer.scope).await;
+            return Self::Nothing;
+        }
+        let refusal = match sought {
+            Sought::Nothing | Sought::Known(_) => return Self::Nothing,
+            Sought::Unknown(mut keeper) => match keeper.note_tables(state, &query.statement).await {
+                Ok(()) => return Self::Keeps { keeper, text: query.text.clone() },
+                Err(refusal) => refusal,
+            },
+            Sought::Refused(refusal) => refusal,
+        };
+        plan_cache::refused(slipstream, &layer.scope, refusal);
+        Self::Nothing
+    }
+
+    /// Keeps `optimized`, where it may be used again, and says what came of it.
+    async fn keep(
+        self,
+        layer: &Option<Layer>,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        optimized: &LogicalPlan,
+    ) {
+        let (Self::Keeps { keeper, text }, Some(layer), Some((planner, _))) =
+            (self, layer, SlipstreamPlanner::of(state))
+        else {
+            return;
+        };
+        let slipstream = planner.slipstream();
+        match Box::pin(keeper.keep(slipstream, state, &layer.options, &text, plan, optimized)).await {
+            Ok(()) => plan_cache::stored(&layer.scope),
+            Err(refusal) => plan_cache::refused(slipstream, &layer.scope, refusal),
+        }
+    }
+}
+
 impl PlannedQuery {
-    pub(super) async fn plan(context: &SessionContext, mut query: ParsedQuery) -> Result<Self> {
-        let mut state = context.state();
-        let mut layer = Layer::open(&mut state, &mut query)?;
+    pub(super) async fn plan(
+        context: &SessionContext,
+        mut state: SessionState,
+        mut query: ParsedQuery,
+        sought: Sought,
+    ) -> Result<Self> {
+        let mut layer = Layer::open(&mut state, &query.text, Some(query.parse))?;
+        if layer.is_some() {
+            without_hints(&mut query.statement);
+        }
+        let cached = Cached::of(sought, &layer, &state, &query).await;
         let plan = match (&layer, SlipstreamPlanner::of(&state), analyze_of(&query.statement)) {
             (Some(_), Some((planner, _)), Some(analyze)) => {
                 plan_analyze(planner.slipstream(), &state, analyze)
@@ -146,7 +209,16 @@ impl PlannedQuery {
             _ => state.statement_to_plan(query.statement).await,
         };
         let plan = Layer::recorded(&mut layer, plan)?;
-        Ok(Self { context: context.clone(), state, plan, layer })
+        Ok(Self { context: context.clone(), state, plan, layer, cached })
+    }
+
+    /// A statement whose plan is there.
+    pub(super) fn known(context: &SessionContext, mut state: SessionState, known: KnownPlan) -> Result<Self> {
+        let layer = Layer::open(&mut state, known.text(), None)?;
+        if let Some(layer) = &layer {
+            known.report(&layer.scope);
+        }
+        Ok(Self { context: context.clone(), state, plan: known.plan, layer, cached: Cached::Known })
     }
 
     /// The logical plan, before DataFusion's optimizer.
@@ -164,8 +236,10 @@ impl PlannedQuery {
     /// # Errors
     /// Whatever DDL, optimization and physical planning fail with; errors of execution come from the stream.
     pub async fn execute(self) -> Result<QueryStream> {
-        let Self { context, mut state, mut plan, mut layer } = self;
+        let Self { context, mut state, mut plan, mut layer, mut cached } = self;
         if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) {
+            // What remains to be run is not the text's own: a prepared statement's, which may be prepared anew.
+            cached = Cached::Nothing;
             let acted = act(&context, &state, &layer, plan).await;
             (state, plan) = Layer::recorded(&mut layer, acted)?;
             if is_done(&plan)
@@ -174,8 +248,14 @@ impl PlannedQuery {
                 received.finished();
             }
         }
-        let optimized = state.optimize(&plan);
-        let optimized = Layer::recorded(&mut layer, optimized)?;
+        let optimized = match cached {
+            Cached::Known => plan,
+            cached => {
+                let optimized = Layer::recorded(&mut layer, state.optimize(&plan))?;
+                cached.keep(&layer, &state, &plan, &optimized).await;
+                optimized
+            }
+        };
         let physical = match (SlipstreamPlanner::of(&state), layer) {
             (Some((planner, _)), Some(Layer { options, scope, received })) => {
                 planner.plan(&optimized, &state, &options, scope, received).await?

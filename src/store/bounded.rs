@@ -29,16 +29,42 @@ impl<K: Hash + Eq, V> Bounded<K, V> {
     /// Puts an entry of `bytes` in, and drops others until there are at most `max_entries` of `max_bytes` in all.
     /// An entry that is too large on its own is not kept.
     pub(super) fn put(&mut self, key: K, value: V, bytes: usize, max_entries: usize, max_bytes: usize) {
-        if let Some((_, (_, replaced))) = self.entries.push(key, (value, bytes)) {
-            self.bytes -= replaced;
+        drop(self.put_and_take(key, value, bytes, max_entries, max_bytes));
+    }
+
+    /// The same, and hands over what was replaced or dropped, so that a caller who holds a lock can drop it later.
+    pub(super) fn put_and_take(
+        &mut self,
+        key: K,
+        value: V,
+        bytes: usize,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Vec<V> {
+        let mut gone = Vec::new();
+        if let Some((_, (replaced, its_bytes))) = self.entries.push(key, (value, bytes)) {
+            self.bytes -= its_bytes;
+            gone.push(replaced);
         }
         self.bytes += bytes;
         while self.entries.len() > max_entries || self.bytes > max_bytes {
-            let Some((_, (_, dropped))) = self.entries.pop_lru() else {
-                return;
-            };
-            self.bytes -= dropped;
+            let Some((_, (dropped, its_bytes))) = self.entries.pop_lru() else { break };
+            self.bytes -= its_bytes;
+            gone.push(dropped);
         }
+        gone
+    }
+
+    /// Takes the entry of `key` out.
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let (value, bytes) = self.entries.pop(key)?;
+        self.bytes -= bytes;
+        Some(value)
+    }
+
+    /// The value that was used longest ago.
+    pub(super) fn oldest(&self) -> Option<&V> {
+        self.entries.peek_lru().map(|(_, (value, _))| value)
     }
 
     /// Drops the entries for which `keep` is false.

@@ -1,4 +1,4 @@
-//! What outlives a query: statistics of tables, row counts that were observed, and answers.
+//! What outlives a query: statistics of tables, row counts that were observed, answers, and plans.
 //!
 //! ```text
 //!   ANALYZE TABLE t ─► operator::AnalyzeTableExec ─► StatisticsStore   Identity of the data ─► TableProfile
@@ -11,13 +11,15 @@
 //!
 //! Everything here is bounded in entries and bytes, keyed by the version of the data that it speaks of, and shared by
 //! all sessions into which clones of one `Slipstream` are installed. Statistics and row counts decide about no rows: they are
-//! read by estimates alone. Answers (`results/`) are given to queries, by exact versions of their tables (`version/`).
+//! read by estimates alone. Answers (`results/`) are given to queries, by exact versions of their tables (`version/`); plans
+//! (`plans/`), by the identity of what they were made from.
 
 mod bounded;
 mod distribution;
 mod identity;
 mod knowledge;
 mod observation;
+mod plans;
 mod profile;
 mod results;
 mod rows;
@@ -29,6 +31,7 @@ mod version;
 pub(crate) use distribution::{Bound, Distribution, Value};
 pub(crate) use identity::Identity;
 pub(crate) use knowledge::Knowledge;
+pub(crate) use plans::{CachedPlan, Environment, NamedTable, PlanCache, PlannedStatement, admit, resolve};
 pub(crate) use profile::{ColumnProfile, TableProfile};
 pub(crate) use results::{
     Answer, CachedResult, Evicted, FilePart, Joined, Leader, Limits, ResultStore, Tier, Waited,

@@ -21,6 +21,7 @@ mod narrow_decimals;
 mod nested_loop_join;
 mod operator_metrics;
 mod operators_within_limit;
+mod plan_cache;
 mod plans;
 mod random;
 mod result_cache;

@@ -6,6 +6,7 @@
 //! | `slipstream` | with the layer, through `ctx.query()` |
 //! | `tiny_memory` | with the layer, a pool of [`TINY_MEMORY_BYTES`] that spills, and small batches |
 //! | `warm_cache` | with the result cache on, and with what files and parts of queries have in common: a query whose answer was kept is asked again, and the answer from the cache is what is compared |
+//! | `warm_plans` | with the cache of plans on: a query is asked until its plan is used again, and that answer is what is compared |
 //!
 //! The expected rows follow from the SQL standard, not from what an engine once printed.
 
@@ -52,6 +53,7 @@ enum Mode {
     Slipstream,
     TinyMemory,
     WarmCache,
+    WarmPlans,
 }
 
 impl fmt::Display for Mode {
@@ -61,6 +63,7 @@ impl fmt::Display for Mode {
             Self::Slipstream => "slipstream",
             Self::TinyMemory => "tiny_memory",
             Self::WarmCache => "warm_cache",
+            Self::WarmPlans => "warm_plans",
         })
     }
 }
@@ -71,11 +74,12 @@ impl Mode {
         match self {
             Self::Plain => (SessionContext::new_with_config(config()), Slipstream::default()),
             Self::Slipstream => with_layer(SessionContext::new_with_config(config())),
-            Self::WarmCache => {
+            Self::WarmCache | Self::WarmPlans => {
                 let options = SlipstreamOptions {
-                    cache_enabled: true,
-                    cache_file_aggregates: true,
-                    cache_subplans: true,
+                    cache_enabled: self == Self::WarmCache,
+                    cache_file_aggregates: self == Self::WarmCache,
+                    cache_subplans: self == Self::WarmCache,
+                    cache_plans: self == Self::WarmPlans,
                     ..SlipstreamOptions::default()
                 };
                 let mut config = config();
@@ -98,7 +102,7 @@ struct Database {
     ctx: SessionContext,
     slipstream: Slipstream,
     mode: Mode,
-    /// Answers that came from the cache.
+    /// Answers, or plans, that came from the cache.
     hits: Arc<AtomicUsize>,
 }
 
@@ -111,6 +115,9 @@ impl Database {
             return Ok((plan.schema(), collect(plan, task_ctx).await?));
         }
         let rows = self.rows_of_layer(sql).await?;
+        if self.mode == Mode::WarmPlans {
+            return self.with_kept_plan(sql, rows).await;
+        }
         if self.mode != Mode::WarmCache || self.outcome() != "stored" {
             return Ok(rows);
         }
@@ -118,6 +125,32 @@ impl Database {
         assert_eq!(self.outcome(), "hit", "{sql}");
         self.hits.fetch_add(1, Ordering::Relaxed);
         Ok(warm)
+    }
+
+    /// The rows of `sql` once its plan is kept; `first` where it is no query, or its plan is not kept.
+    async fn with_kept_plan(
+        &self,
+        sql: &str,
+        first: (Arc<Schema>, Vec<RecordBatch>),
+    ) -> Result<(Arc<Schema>, Vec<RecordBatch>)> {
+        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        if !["SELECT", "WITH", "VALUES"].contains(&word.as_str()) {
+            return Ok(first);
+        }
+        let outcome = || {
+            let last = self.slipstream.query_log().queries().pop();
+            last.and_then(|record| record.cached_plan.clone()).unwrap_or_default()
+        };
+        let mut rows = first;
+        if outcome().contains("first time") {
+            rows = self.rows_of_layer(sql).await?;
+        }
+        if outcome() == "stored" {
+            rows = self.rows_of_layer(sql).await?;
+            assert_eq!(outcome(), "hit", "{sql}");
+        }
+        self.hits.fetch_add(usize::from(outcome() == "hit"), Ordering::Relaxed);
+        Ok(rows)
     }
 
     async fn rows_of_layer(&self, sql: &str) -> Result<(Arc<Schema>, Vec<RecordBatch>)> {
@@ -224,7 +257,8 @@ fn run_all(mode: Mode) -> Vec<(String, u64)> {
     }
     eprintln!("{spilled:?}");
     // A mode that answers nothing from the cache would test nothing that `slipstream` does not.
-    assert!(mode != Mode::WarmCache || hits > 100, "{hits} answers came from the cache");
+    let warm = matches!(mode, Mode::WarmCache | Mode::WarmPlans);
+    assert!(!warm || hits > 100, "{hits} answers came from the cache");
     assert!(failures.is_empty(), "{} records failed:\n\n{}", failures.len(), failures.join("\n"));
     spilled
 }
@@ -242,6 +276,11 @@ fn slipstream() {
 #[test]
 fn warm_cache() {
     run_all(Mode::WarmCache);
+}
+
+#[test]
+fn warm_plans() {
+    run_all(Mode::WarmPlans);
 }
 
 #[test]

@@ -65,6 +65,15 @@ fn clients_of_both_engines_are_measured() {
     let left = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 2, "only the data and the JSON file stay");
 
+    // With its caches the layer answers the same, and more often where it has the answers.
+    let (code, stdout, figures) = clients(&folder, "--queries 1,6 --slices 1 --caches");
+    assert_eq!(code, Some(0), "{stdout}");
+    let names: Vec<_> = figures["caches"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["plans", "results", "both", "cold plans", "cold results", "writes"]);
+    let ratio = |place: usize| figures["caches"][place]["ratio"].as_f64().unwrap();
+    assert!(ratio(1) > 2.0 * ratio(4), "{figures}");
+    assert!(stdout.contains("results / plain: "), "{stdout}");
+
     // Failures of the layer are counted, shown with their first message, and are the exit code.
     let (code, stdout, figures) =
         clients(&folder, "--queries 18 --slices 1 --memory-limit 100KB --target-partitions 1");

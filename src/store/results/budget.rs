@@ -1,34 +1,37 @@
-//! What the answers hold of the memory pools.
+//! What a cache holds of the memory pools.
 
 use std::ptr::addr_eq;
 use std::sync::{Arc, Weak};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use parking_lot::Mutex;
 
+use super::sync::Mutex;
 use crate::memory::{MemoryGovernor, QueryPool};
-
-/// What `slipstream.memory` calls the cache.
-pub(super) const NAME: &str = "results";
 
 /// A session's pool, and the cache's view of it.
 type View = (Weak<dyn MemoryPool>, Arc<QueryPool>);
 
 /// One view for each pool that sessions have; one, mostly.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::store) struct Budget {
+    /// What `slipstream.memory` calls the cache.
+    name: &'static str,
     /// Weak, since a governor asks the cache, and outlives it.
     governor: Weak<MemoryGovernor>,
     pools: Mutex<Vec<View>>,
 }
 
 impl Budget {
-    pub(super) fn new(governor: &Arc<MemoryGovernor>) -> Self {
-        Self { governor: Arc::downgrade(governor), pools: Mutex::default() }
+    pub(in crate::store) fn new(governor: &Arc<MemoryGovernor>, name: &'static str) -> Self {
+        Self { name, governor: Arc::downgrade(governor), pools: Mutex::default() }
     }
 
     /// Reserves `bytes` of `pool`; `None` where it has not so many for a cache.
-    pub(super) fn reserve(&self, pool: &Arc<dyn MemoryPool>, bytes: usize) -> Option<MemoryReservation> {
+    pub(in crate::store) fn reserve(
+        &self,
+        pool: &Arc<dyn MemoryPool>,
+        bytes: usize,
+    ) -> Option<MemoryReservation> {
         let view: Arc<dyn MemoryPool> = self.view(pool)?;
         let reservation = MemoryConsumer::new("cached result").register(&view);
         reservation.try_grow(bytes).ok()?;
@@ -42,7 +45,7 @@ impl Budget {
         if let Some((_, view)) = pools.iter().find(|(known, _)| addr_eq(known.as_ptr(), Arc::as_ptr(pool))) {
             return Some(Arc::clone(view));
         }
-        let view = governor.cache_pool(NAME, pool);
+        let view = governor.cache_pool(self.name, pool);
         pools.push((Arc::downgrade(pool), Arc::clone(&view)));
         Some(view)
     }

@@ -15,11 +15,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::entry::CachedResult;
+use super::sync::{Mutex, timeout};
 use crate::clock::Clock;
 use crate::fingerprint::Key;
 
@@ -113,7 +112,9 @@ impl Flight {
     pub(crate) async fn wait(&self) -> Waited {
         let mut landed = self.landed.subscribe();
         loop {
-            match landed.borrow_and_update().clone() {
+            // Cloned first: what is matched on would be locked while the arms look further.
+            let now = landed.borrow_and_update().clone();
+            match now {
                 Landed::Answer(result) => return Waited::Answer(result),
                 Landed::Nothing => return Waited::Again,
                 Landed::Alone => return Waited::Alone,

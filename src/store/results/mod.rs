@@ -10,8 +10,9 @@
 //! |---|---|
 //! | `entry.rs` | one answer |
 //! | `shards.rs` | the map, its bounds, and which answer goes first |
-//! | `budget.rs` | what the answers hold of the memory pools |
+//! | `budget.rs` | what answers, or plans, hold of the memory pools |
 //! | `flight.rs` | identical queries at one time compute once |
+//! | `sync.rs`, `model/` | locks and atomics, and the same files under a scheduler that tries their orders |
 //! | `stats.rs` | what happened, for the system tables |
 //!
 //! An answer goes first that saved the fewest seconds for each byte lately: an answer's weight is its cost, times how often it
@@ -24,8 +25,18 @@ mod entry;
 mod flight;
 mod shards;
 mod stats;
+mod sync;
 
+#[cfg(test)]
+#[expect(
+    clippy::duplicate_mod,
+    dead_code,
+    reason = "the model is of the same files, and uses a part of them"
+)]
+mod model;
+
+pub(super) use budget::Budget;
 pub(crate) use entry::{Answer, CachedResult, FilePart, Tier};
 pub(crate) use flight::{Joined, Leader, Waited};
 pub(crate) use shards::{Limits, ResultStore};
-pub(crate) use stats::Evicted;
+pub(crate) use stats::{CacheStats, Evicted};

@@ -3,22 +3,24 @@
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use lru::LruCache;
-use parking_lot::Mutex;
 
-use super::budget::{self, Budget};
+use super::budget::Budget;
 use super::entry::{Answer, CachedResult};
 use super::flight::{Flights, Joined};
 use super::stats::{CacheStats, Evicted};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::clock::Clock;
 use crate::config::ProcessOptions;
 use crate::fingerprint::{Key, Refusal, SettingsMemo, Token};
 use crate::memory::{MemoryGovernor, Reclaim};
 use crate::store::bounded::Bounded;
+
+/// What `slipstream.memory` calls the answers.
+const NAME: &str = "results";
 
 /// Maps with a lock each.
 const SHARDS: usize = 16;
@@ -64,6 +66,8 @@ pub(crate) struct ResultStore {
     /// Of all entries, and how many there are. Counted apart, since each is known to one shard only.
     bytes: AtomicUsize,
     entries: AtomicUsize,
+    /// What others hold of the same bound of bytes.
+    others: AtomicUsize,
     /// The bits of the weight of what was dropped last.
     floor: AtomicU64,
 }
@@ -75,9 +79,9 @@ impl ResultStore {
             shards: (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect(),
             hasher: RandomState::new(),
             settings: Arc::clone(governor.settings()),
-            budget: Budget::new(governor),
+            budget: Budget::new(governor, NAME),
             flights: Arc::default(),
-            memo: SettingsMemo::default(),
+            memo: SettingsMemo::of_answers(),
             stats: CacheStats::default(),
             seen: Mutex::default(),
             shared: Mutex::default(),
@@ -85,6 +89,7 @@ impl ResultStore {
             last_id: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
             floor: AtomicU64::new(0),
         });
         let reclaimer: Arc<dyn Reclaim> = Arc::clone(&store) as _;
@@ -244,15 +249,31 @@ impl ResultStore {
     fn claim(&self, bytes: usize, max_bytes: usize, max_entries: usize) -> Result<(), Refusal> {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.entries.fetch_add(1, Ordering::Relaxed);
-        while self.bytes.load(Ordering::Relaxed) > max_bytes
+        match self.fit(max_bytes, max_entries) {
+            true => Ok(()),
+            false => {
+                self.unclaim(bytes);
+                Err(Refusal::new("size", "other answers take the room at this moment"))
+            }
+        }
+    }
+
+    /// Drops answers until the others keep to the bounds; whether they do.
+    fn fit(&self, max_bytes: usize, max_entries: usize) -> bool {
+        while self.bytes.load(Ordering::Relaxed) + self.others.load(Ordering::Relaxed) > max_bytes
             || self.entries.load(Ordering::Relaxed) > max_entries
         {
             if self.evict_one(Evicted::Size).is_none() {
-                self.unclaim(bytes);
-                return Err(Refusal::new("size", "other answers take the room at this moment"));
+                return false;
             }
         }
-        Ok(())
+        true
+    }
+
+    /// The other tiers hold so many bytes of the bound that all tiers share: answers make room for them.
+    pub(in crate::store) fn others_hold(&self, bytes: usize) {
+        self.others.store(bytes, Ordering::Relaxed);
+        self.fit(self.settings.cache_max_bytes(), self.settings.cache_max_entries());
     }
 
     fn unclaim(&self, bytes: usize) {
@@ -342,7 +363,7 @@ impl fmt::Debug for ResultStore {
 
 impl Reclaim for ResultStore {
     fn name(&self) -> &str {
-        budget::NAME
+        NAME
     }
 
     fn held(&self) -> usize {

@@ -1,10 +1,9 @@
 //! What happened to the queries that could have been answered from the cache, by reason.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use super::sync::{AtomicU64, Mutex, Ordering};
 
 /// Why an answer left the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

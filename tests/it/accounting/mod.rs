@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
 use futures::StreamExt;
 
-use crate::support::{config, query};
+use crate::support::{config, query, single};
 
 /// Says to `alone` what it is to measure.
 const MEASURED: &str = "MEASURED_QUERY";
@@ -181,11 +181,59 @@ async fn measure(measured: &Measured) -> Peaks {
     Peaks { accounted: usize::try_from(record.peak_memory_bytes).unwrap(), held }
 }
 
+/// What the cache of plans is measured as.
+const PLANS: &str = "plans";
+
+/// What plans are said to take, and what they take.
+async fn plans() -> Peaks {
+    let ctx = SessionContext::new_with_config(config());
+    ctx.install_slipstream(Slipstream::default()).unwrap();
+    for statement in [
+        "CREATE TABLE p (k BIGINT, v BIGINT, name VARCHAR) AS VALUES (1, 10, 'a'), (2, 20, 'b')",
+        "SET slipstream.query_log.enabled = false",
+        "SET slipstream.cache.plans = true",
+    ] {
+        query(&ctx, statement).await.unwrap();
+    }
+    let keep = async |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let text = format!(
+                "SELECT p.k, upper(q.name) AS name, sum(p.v) + {number} AS s FROM p JOIN p AS q ON p.k = q.k \
+                 WHERE p.v > {number} AND q.name LIKE 'a%' GROUP BY p.k, q.name HAVING sum(p.v) > 1 ORDER BY s LIMIT 10"
+            );
+            query(&ctx, &text).await.unwrap();
+            query(&ctx, &text).await.unwrap();
+        }
+    };
+    let bytes = async || {
+        let text = "SELECT CAST(sum(value) AS BIGINT) FROM slipstream.cache_stats WHERE name = 'bytes' AND tier = 'plan'";
+        single(&query(&ctx, text).await.unwrap()).parse::<usize>().unwrap()
+    };
+    keep(0..10).await;
+    let before = bytes().await;
+    allocator::begin();
+    keep(10..110).await;
+    let (_, held) = allocator::end();
+    let accounted = bytes().await - before;
+    Peaks { accounted, held: usize::try_from(held).unwrap() }
+}
+
+#[test]
+fn plans_take_about_what_they_are_said_to_take() {
+    let Peaks { accounted, held } = measured(PLANS);
+    println!("{accounted} bytes accounted, {held} held");
+    assert!(accounted >= held / 4 * 3 && accounted <= held * 2, "{accounted} accounted, {held} held");
+}
+
 /// Measures what it is told to; nothing where nobody tells it.
 #[tokio::test]
 #[ignore = "is run by the others, alone in its process"]
 async fn alone() {
     let Ok(name) = std::env::var(MEASURED) else { return };
+    if name == PLANS {
+        let Peaks { accounted, held } = plans().await;
+        println!("accounted={accounted} held={held}");
+    }
     for measured in MEASUREMENTS.iter().filter(|measured| measured.name == name) {
         let Peaks { accounted, held } = measure(measured).await;
         println!("accounted={accounted} held={held}");

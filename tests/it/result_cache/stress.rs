@@ -108,6 +108,7 @@ async fn setup(parts: bool) -> (SessionContext, TempDir) {
     for tier in ["file_aggregates", "subplans"] {
         sql(&ctx, &format!("SET slipstream.cache.{tier} = {parts}")).await.unwrap();
     }
+    sql(&ctx, "SET slipstream.cache.plans = true").await.unwrap();
     let folder = TempDir::new().unwrap();
     for number in 0..5 {
         write_aged(&folder.path().join(format!("{number}.csv")), &format!("{}\n", number + 10), 100);

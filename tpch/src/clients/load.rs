@@ -3,8 +3,10 @@
 //! A slice ends when its time is up and the queries under way have ended; its length is the time until then, so that
 //! no query is cut off and none is counted without its time.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use datafusion::common::instant::Instant;
 use datafusion::common::runtime::JoinSet;
@@ -17,6 +19,7 @@ use super::samples::{MAX_SAMPLES, Samples};
 use crate::clock;
 use crate::engine::{self, Engine};
 use crate::queries::Query;
+use crate::tables::Table;
 
 /// What all clients of an engine share.
 pub(super) struct Target {
@@ -25,6 +28,36 @@ pub(super) struct Target {
     pub(super) queries: Vec<&'static Query>,
     /// The time that one query may take.
     pub(super) timeout: Duration,
+    pub(super) writer: Writer,
+}
+
+/// Changes files, as somebody would who writes them anew: they get another time of change, so that nothing that was made
+/// from them is current any more, and keep what is in them, so that engines that know nothing of it answer the same.
+pub(super) struct Writer {
+    files: Vec<PathBuf>,
+    queries_per_write: u64,
+    queries: AtomicU64,
+}
+
+impl Writer {
+    /// One that changes a table of `data` in turn after so many queries; 0 for never.
+    pub(super) fn new(data: &Path, queries_per_write: u32) -> Self {
+        let files = Table::ALL.iter().map(|table| table.path(data)).collect();
+        Self { files, queries_per_write: queries_per_write.into(), queries: AtomicU64::new(0) }
+    }
+
+    /// A query has ended.
+    fn query_ended(&self) -> std::io::Result<()> {
+        let queries = self.queries.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.queries_per_write == 0 || !queries.is_multiple_of(self.queries_per_write) {
+            return Ok(());
+        }
+        let write = queries / self.queries_per_write;
+        let place = usize::try_from(write).unwrap_or_default() % self.files.len();
+        // In the past: what was written a moment ago is not trusted yet by caches that look at times.
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + write);
+        std::fs::File::options().write(true).open(&self.files[place])?.set_modified(time)
+    }
 }
 
 impl Target {
@@ -136,7 +169,9 @@ async fn closed_loop(
         let query = target.queries[tally.position];
         tally.position = (tally.position + 1) % target.queries.len();
         let start = clock::now();
-        match target.query(query).await {
+        let answered = target.query(query).await;
+        let written = target.writer.query_ended().map_err(|e| format!("a file was not changed: {e}"));
+        match answered.and(written) {
             Ok(()) => {
                 tally.queries += 1;
                 if tally.micros.len() < room {
@@ -168,7 +203,8 @@ mod tests {
 
     fn load(engine: Engine, queries: &[&'static Query], clients: usize, timeout: Duration) -> Load {
         let ctx = engine::context(engine, &EngineOptions::default()).unwrap();
-        Load::new(Target { engine, ctx, queries: queries.to_vec(), timeout }, clients)
+        let writer = Writer::new(Path::new(""), 0);
+        Load::new(Target { engine, ctx, queries: queries.to_vec(), timeout, writer }, clients)
     }
 
     #[test]

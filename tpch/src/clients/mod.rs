@@ -6,14 +6,16 @@
 //! ```
 //! Each engine lives in a process of its own, as in `run`: neither the allocator, nor a cache of the process, nor a
 //! query that outlives its slice is shared, and an engine that dies or hangs does not take the other with it. While
-//! one engine has its slice the other one waits for a line and costs nothing; turns give both the same machine.
+//! one engine has its slice the other one waits for a line and costs nothing; turns give both the same machine. With
+//! `--caches` the layer comes several times, with one cache or another (`caches.rs`).
 
+mod caches;
 mod load;
 mod report;
 mod samples;
 pub(crate) mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -26,8 +28,10 @@ use crate::queries::{QUERIES, Query};
 use crate::run::machine::{Machine, Versions};
 use crate::run::process::WorkerProcess;
 use crate::run::{QueryList, SCRATCH_PREFIX, parse_queries, write_json};
+use crate::tables::Table;
 use crate::tpch::Tpch;
-use report::{EngineReport, Report, Settings};
+use caches::{CACHES, Contender, ENGINES};
+use report::{CacheReport, EngineReport, Report, Settings};
 use worker::Request;
 
 /// Arguments of `clients`.
@@ -56,6 +60,9 @@ pub(crate) struct Args {
     /// Seconds after which a query is given up and counted as a failure
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
+    /// Also measure the layer with its caches: of plans, of answers, where they never hit, and while files change
+    #[arg(long)]
+    caches: bool,
     /// File for all figures
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -77,11 +84,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
     println!("{}\n{}", report.title(), Report::header());
     let mut sides = vec![];
-    for engine in [Engine::Plain, Engine::Slipstream] {
+    let caches = CACHES.iter().filter(|_| args.caches);
+    for contender in ENGINES.iter().chain(caches) {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(worker::Args::to_command_line(engine, &args, &data, &queries, &options));
+        let options = contender.options(&options);
+        let data = match contender.queries_per_write {
+            0 => data.clone(),
+            // Files that change would change for the others, too.
+            _ => copied(&data, scratch.path())?,
+        };
+        command.args(worker::Args::to_command_line(contender, &args, &data, &queries, &options));
         command.envs(options.allocator_environment());
-        sides.push(Side::start(engine, command, &report.settings).await?);
+        sides.push(Side::start(contender, command, &report.settings).await?);
     }
     for query in &queries {
         for side in &mut sides {
@@ -94,11 +108,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             side.ask(&Request::Slice { seconds }).await;
         }
     }
-    for side in sides {
-        println!("{}", Report::line(side.engine, &side.report));
-        match side.engine {
-            Engine::Plain => report.plain = side.report,
-            Engine::Slipstream => report.slipstream = side.report,
+    for (place, side) in sides.into_iter().enumerate() {
+        println!("{}", Report::line(side.name, &side.report));
+        match place {
+            0 => report.plain = side.report,
+            1 => report.slipstream = side.report,
+            _ => report.caches.push(CacheReport { name: side.name, figures: side.report, ratio: None }),
         }
     }
     report.summarize();
@@ -107,6 +122,16 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         write_json(&report, path)?;
     }
     Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A copy of the tables in `data`, below `scratch`.
+fn copied(data: &Path, scratch: &Path) -> Result<PathBuf> {
+    let copy = scratch.join("data");
+    std::fs::create_dir(&copy)?;
+    for table in Table::ALL {
+        std::fs::copy(table.path(data), table.path(&copy))?;
+    }
+    Ok(copy)
 }
 
 /// Checks the options before any work is done, and begins the report.
@@ -135,12 +160,13 @@ fn prepare(args: &Args, queries: &[&Query], options: &EngineOptions) -> Result<R
         plain: EngineReport::default(),
         slipstream: EngineReport::default(),
         ratio: None,
+        caches: Vec::new(),
     })
 }
 
 /// One engine's worker and its figures so far.
 struct Side {
-    engine: Engine,
+    name: &'static str,
     /// Gone once it has died or hung.
     worker: Option<WorkerProcess<EngineReport>>,
     report: EngineReport,
@@ -148,10 +174,10 @@ struct Side {
 
 impl Side {
     /// Starts the engine's worker.
-    async fn start(engine: Engine, mut command: Command, settings: &Settings) -> Result<Self> {
+    async fn start(contender: &Contender, mut command: Command, settings: &Settings) -> Result<Self> {
         let slice = Duration::from_secs(u64::from(settings.seconds / u32::from(settings.slices)) + 1);
         let timeout = slice + Duration::from_secs(u64::from(settings.timeout_seconds)) + GRACE;
-        let mut side = Self { engine, worker: None, report: EngineReport::default() };
+        let mut side = Self { name: contender.name, worker: None, report: EngineReport::default() };
         match WorkerProcess::spawn(&mut command, timeout).await? {
             Ok(worker) => side.worker = Some(worker),
             Err(message) => side.report.count_failure(message),

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
 use crate::run::machine::{self, Machine, Versions};
 use crate::sizes::mib;
 
@@ -20,6 +19,20 @@ pub(super) struct Report {
     /// The layer's figures.
     pub(super) slipstream: EngineReport,
     /// Queries a second of the layer to those of the plain engine; `null` when an engine answered none.
+    pub(super) ratio: Option<f64>,
+    /// The layer with its caches; empty unless they were asked for.
+    pub(super) caches: Vec<CacheReport>,
+}
+
+/// The layer with a cache.
+#[derive(Debug, Serialize)]
+pub(super) struct CacheReport {
+    /// Which one, and how it is used.
+    pub(super) name: &'static str,
+    /// Its figures.
+    #[serde(flatten)]
+    pub(super) figures: EngineReport,
+    /// Queries a second to those of the plain engine.
     pub(super) ratio: Option<f64>,
 }
 
@@ -91,12 +104,18 @@ impl Report {
         self.slipstream.summarize();
         let rates = self.slipstream.queries_per_second.zip(self.plain.queries_per_second);
         self.ratio = rates.map(|(slipstream, plain)| slipstream / plain);
+        for cache in &mut self.caches {
+            cache.figures.summarize();
+            let rates = cache.figures.queries_per_second.zip(self.plain.queries_per_second);
+            cache.ratio = rates.map(|(cached, plain)| cached / plain);
+        }
     }
 
     /// Whether the program's exit code says so. As in `run`, the plain engine may fail under a memory limit.
     pub(super) fn failed(&self) -> bool {
         let plain_may_fail = self.settings.memory_limit_bytes.is_some();
         self.slipstream.failures > 0
+            || self.caches.iter().any(|cache| cache.figures.failures > 0 || cache.figures.queries == 0)
             || self.slipstream.queries == 0
             || (self.plain.failures > 0 && !plain_may_fail)
     }
@@ -125,19 +144,19 @@ impl Report {
     /// The names of the columns.
     pub(super) fn header() -> String {
         format!(
-            "{:<10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>10}",
+            "{:<12}{:>10}{:>12}{:>12}{:>12}{:>12}{:>10}",
             "engine", "queries", "queries/s", "p50 ms", "p95 ms", "p99 ms", "failures"
         )
     }
 
     /// One engine; its first failure follows on a line of its own.
-    pub(super) fn line(engine: Engine, report: &EngineReport) -> String {
+    pub(super) fn line(name: &str, report: &EngineReport) -> String {
         let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         let mut report = report.clone();
         report.summarize();
         let line = format!(
-            "{:<10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>10}",
-            engine.to_string(),
+            "{:<12}{:>10}{:>12}{:>12}{:>12}{:>12}{:>10}",
+            name,
             report.queries,
             report.queries_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.2}")),
             cell(report.p50_ms),
@@ -153,12 +172,22 @@ impl Report {
 
     /// The ratio below the table.
     pub(super) fn footer(&self) -> String {
-        match self.ratio {
+        let mut footer = match self.ratio {
             Some(ratio) => {
                 format!("slipstream / plain: {ratio:.3} of the queries a second (above 1 is faster)")
             }
             None => "no ratio: an engine answered no query".to_owned(),
+        };
+        for cache in &self.caches {
+            let own = cache.figures.queries_per_second.zip(self.slipstream.queries_per_second);
+            let (Some(ratio), Some((cached, slipstream))) = (cache.ratio, own) else { continue };
+            let to_slipstream = cached / slipstream;
+            footer += &format!(
+                "\n{} / plain: {ratio:.3}, / slipstream without a cache: {to_slipstream:.3}",
+                cache.name
+            );
         }
+        footer
     }
 }
 
@@ -187,7 +216,8 @@ mod tests {
         };
         let (machine, versions) = (Machine::current(), Versions::current(&crate::tpch::Tpch));
         let (plain, slipstream) = (engine(plain), engine(slipstream));
-        let mut report = Report { machine, versions, settings, plain, slipstream, ratio: None };
+        let mut report =
+            Report { machine, versions, settings, plain, slipstream, ratio: None, caches: vec![] };
         report.summarize();
         report
     }
@@ -228,15 +258,15 @@ mod tests {
         engine.count_failure("Q2: no".to_owned());
         let lines = [
             Report::header(),
-            Report::line(Engine::Slipstream, &engine),
-            Report::line(Engine::Plain, &EngineReport::default()),
+            Report::line("slipstream", &engine),
+            Report::line("plain", &EngineReport::default()),
         ];
         let expected = "
-engine       queries   queries/s      p50 ms      p95 ms      p99 ms  failures
-slipstream      1234      123.40         1.0        20.0     12345.7         2
+engine         queries   queries/s      p50 ms      p95 ms      p99 ms  failures
+slipstream        1234      123.40         1.0        20.0     12345.7         2
      first failure: Q1: no
      percentiles of the first 1000 queries
-plain              0           -           -           -           -         0";
+plain                0           -           -           -           -         0";
         assert_eq!(lines.join("\n"), &expected[1..], "\n{}", lines.join("\n"));
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use datafusion::error::{DataFusionError, Result};
 use serde::{Deserialize, Serialize};
 
-use super::load::{Load, Target};
+use super::caches::Contender;
+use super::load::{Load, Target, Writer};
 use super::report::EngineReport;
 use crate::engine::{self, Engine, EngineOptions};
 use crate::queries::{self, Query};
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Seconds for one query
     #[arg(long)]
     timeout: u32,
+    /// Queries after which a file changes; 0 for never
+    #[arg(long, default_value_t = 0)]
+    queries_per_write: u32,
     /// Folder of the harness for spill files
     #[arg(long)]
     scratch: PathBuf,
@@ -40,7 +44,7 @@ pub(crate) struct Args {
 impl Args {
     /// The command line that [`clap`] reads back as these arguments.
     pub(super) fn to_command_line(
-        engine: Engine,
+        contender: &Contender,
         args: &super::Args,
         data: &Path,
         queries: &[&Query],
@@ -49,7 +53,8 @@ impl Args {
         let numbers: Vec<String> = queries.iter().map(|q| q.number.to_string()).collect();
         let mut line: Vec<OsString> = vec![
             "clients-worker".into(),
-            format!("--engine={engine}").into(),
+            format!("--engine={}", contender.engine).into(),
+            format!("--queries-per-write={}", contender.queries_per_write).into(),
             format!("--queries={}", numbers.join(",")).into(),
             format!("--clients={}", args.clients).into(),
             format!("--timeout={}", args.timeout).into(),
@@ -113,7 +118,8 @@ async fn prepare(args: &Args) -> Result<Load> {
     let ctx = engine::context(args.engine, &options)?;
     engine::register_tables(&ctx, &args.data).await?;
     let timeout = Duration::from_secs(u64::from(args.timeout));
-    let target = Target { engine: args.engine, ctx, queries: args.queries.0.clone(), timeout };
+    let writer = Writer::new(&args.data, args.queries_per_write);
+    let target = Target { engine: args.engine, ctx, queries: args.queries.0.clone(), timeout, writer };
     Ok(Load::new(target, usize::from(args.clients)))
 }
 
@@ -146,7 +152,13 @@ mod tests {
         let mut options = args.options.clone().into_options();
         options.spill_dir = Some("/tmp/scratch".into());
         let queries = args.queries.clone().unwrap().0;
-        let line = Args::to_command_line(Engine::Slipstream, &args, Path::new("a b"), &queries, &options);
+        let line = Args::to_command_line(
+            &super::super::caches::ENGINES[1],
+            &args,
+            Path::new("a b"),
+            &queries,
+            &options,
+        );
         let worker = Worker::try_parse_from(line).unwrap().args;
         assert_eq!((worker.engine, worker.clients, worker.timeout), (Engine::Slipstream, 3, 60));
         assert_eq!(worker.queries.0.iter().map(|q| q.number).collect::<Vec<_>>(), [2, 5, 6]);
