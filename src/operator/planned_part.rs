@@ -17,6 +17,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Phy
 pub(crate) struct PlannedPartExec(Arc<dyn ExecutionPlan>);
 
 impl PlannedPartExec {
+    /// `plan`, as a node without inputs.
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>) -> Self {
         Self(plan)
     }

@@ -121,6 +121,7 @@ impl FileAggregateExec {
     }
 }
 
+/// What waits for all files of `tasks` that are read anew and kept.
 fn collector(tasks: &[Vec<FileTask>], recorder: Option<&Arc<FileRecorder>>) -> Collector {
     let keeps = |task: &&FileTask| matches!(task, FileTask::Read(_, Some(_)));
     let files = tasks.iter().flatten().filter(keeps).count();

@@ -47,6 +47,7 @@ pub(super) fn states(
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
+/// One partition's files, and how far it is.
 struct Files {
     schema: SchemaRef,
     partial: OneFilePlan,
@@ -58,12 +59,14 @@ struct Files {
 
 /// What is done for the file at hand.
 enum Now {
+    /// Nothing: the next task is taken.
     Between,
     /// The place of the next batch.
     Giving(GivenFile, usize),
     Reading(Box<Reading>),
 }
 
+/// A file that is read anew.
 struct Reading {
     rows: SendableRecordBatchStream,
     begun: Option<Instant>,

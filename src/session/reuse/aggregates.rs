@@ -1,4 +1,13 @@
 //! Which aggregates give the same, whatever the order in which the states of their files are merged.
+//!
+//! | the state of a file | aggregates | kept |
+//! |---|---|---|
+//! | is merged by an operation that is associative and commutative | `count`, `sum` of integers and decimals, `min`, `max`, … | always |
+//! | is merged with rounding | `sum` of floats, `stddev`, `var` | where a plain plan has several partitions |
+//! | depends on the order of its rows | `array_agg`, `first_value`, functions of the owner | never |
+//!
+//! These are the distributive and algebraic functions of Gray et al. (*Data Cube*, 1997), and two holistic ones whose state
+//! is all of their values.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,10 @@
 //! The candidates of a plan, from the top, and leaves in the places of some of them.
+//!
+//! ```text
+//!   Sort                      next()  ─► Aggregate 0          put(leaf 0): 1 and 2, below it, are passed over
+//!     Aggregate 0                        Join 3
+//!       Join 1, Aggregate 2   into_plan() ─► Sort over leaf 0
+//! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +22,7 @@ pub(super) struct Places {
     /// Each with the number of the first one that is not below it.
     parts: Vec<(LogicalPlan, usize)>,
     next: usize,
+    /// By the number of the candidate that each stands for.
     leaves: HashMap<usize, LogicalPlan>,
 }
 
@@ -28,6 +35,7 @@ pub(super) fn is_part(plan: &LogicalPlan) -> bool {
 }
 
 impl Places {
+    /// The candidates of `plan`: none, where there are more than [`MAX_PLACES`].
     pub(super) fn of(plan: &LogicalPlan, is_candidate: fn(&LogicalPlan) -> bool) -> Result<Self> {
         let mut parts = Vec::new();
         plan.apply_with_subqueries(|node| {
