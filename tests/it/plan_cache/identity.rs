@@ -6,10 +6,16 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{Int64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, Session, TableProvider};
-use datafusion::common::Result;
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarUDF, TableType, Volatility, create_udf};
+use datafusion::common::{DFSchema, Result};
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
+use datafusion::logical_expr::{
+    AggregateUDF, ColumnarValue, Expr, ScalarUDF, TableType, Volatility, WindowUDF, create_udf,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use datafusion::{functions_aggregate, functions_window};
 use datafusion_slipstream::{Slipstream, SlipstreamContextExt, TableVersions};
 
 use super::{again, anew, ask, plain, planned, warm};
@@ -171,6 +177,51 @@ async fn a_function_that_is_registered_again_is_another() {
     warm(&ctx, &slipstream, "SELECT sum(b) FROM t").await;
     ctx.register_udf(adds("sum", 3));
     anew(&ctx, &slipstream, "SELECT sum(b) FROM t").await;
+}
+
+/// One name for one function, then for another; neither is called so in the plan.
+#[tokio::test]
+async fn an_aggregate_or_a_window_function_that_is_registered_again_is_another() {
+    let (ctx, slipstream) = planned().await;
+    let aggregate = |function: Arc<AggregateUDF>| {
+        ctx.register_udaf(function.as_ref().clone().with_aliases(["folded"]));
+    };
+    aggregate(functions_aggregate::sum::sum_udaf());
+    warm(&ctx, &slipstream, "SELECT folded(b) FROM t").await;
+    aggregate(functions_aggregate::min_max::max_udaf());
+    anew(&ctx, &slipstream, "SELECT folded(b) FROM t").await;
+
+    let window = |function: Arc<WindowUDF>| {
+        ctx.register_udwf(function.as_ref().clone().with_aliases(["place"]));
+    };
+    let text = "SELECT a, place() OVER (ORDER BY a / 10) AS p FROM t";
+    window(functions_window::row_number::row_number_udwf());
+    warm(&ctx, &slipstream, text).await;
+    window(functions_window::rank::rank_udwf());
+    anew(&ctx, &slipstream, text).await;
+}
+
+/// Plans `+` as a product.
+#[derive(Debug)]
+struct Products;
+
+impl ExprPlanner for Products {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        Ok(match expr.op {
+            BinaryOperator::Plus => PlannerResult::Planned(expr.left * expr.right),
+            _ => PlannerResult::Original(expr),
+        })
+    }
+}
+
+#[tokio::test]
+async fn planners_of_expressions_are_part_of_the_question() {
+    let (ctx, slipstream) = planned().await;
+    warm(&ctx, &slipstream, "SELECT a + b AS v FROM t").await;
+    let state = ctx.state_ref();
+    state.write().register_expr_planner(Arc::new(Products)).unwrap();
+    anew(&ctx, &slipstream, "SELECT a + b AS v FROM t").await;
+    assert_eq!(plain(&ctx, "SELECT a + b AS v FROM t WHERE a = 3").await.last().unwrap().trim(), "90");
 }
 
 #[tokio::test]

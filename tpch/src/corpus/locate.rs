@@ -84,7 +84,9 @@ fn cargo_metadata() -> Result<Value> {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let package = Path::new(&package);
     let output = Command::new(&cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
+        .args(["metadata", "--format-version", "1", "--offline"])
+        // Crates of other platforms need not have been downloaded.
+        .args(["--filter-platform", "host-tuple", "--manifest-path"])
         .arg(package.join("Cargo.toml"))
         .output()
         .map_err(|e| {

@@ -44,6 +44,8 @@ pub(super) fn find_answers() -> Result<PathBuf> {
     };
     let output = Command::new("cargo")
         .args(["metadata", "--format-version", "1", "--offline"])
+        // Crates of other platforms need not have been downloaded.
+        .args(["--filter-platform", "host-tuple"])
         .output()
         .map_err(|e| failed(format!("cannot run cargo: {e}")))?;
     if !output.status.success() {
