@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cargo;
 mod cli;
 mod clients;
 mod clock;

@@ -1,12 +1,13 @@
 //! Finds the published corpus in cargo's registry, its files, and the data folder beside the project.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use datafusion::common::{exec_datafusion_err, exec_err};
 use datafusion::error::Result;
 use datafusion_sqllogictest::{TestFile, read_dir_recursive};
 use serde_json::Value;
+
+use crate::cargo::metadata;
 
 /// The crate whose `test_files` are the corpus.
 const CORPUS_PACKAGE: &str = "datafusion-sqllogictest";
@@ -79,25 +80,10 @@ pub(super) fn files(corpus: &Corpus, filters: &[String]) -> Result<Vec<PathBuf>>
 }
 
 fn cargo_metadata() -> Result<Value> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Where `cargo run` says the package is: clones of the project may share what was built.
     let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let package = Path::new(&package);
-    let output = Command::new(&cargo)
-        .args(["metadata", "--format-version", "1", "--offline"])
-        // Crates of other platforms need not have been downloaded.
-        .args(["--filter-platform", "host-tuple", "--manifest-path"])
-        .arg(package.join("Cargo.toml"))
-        .output()
-        .map_err(|e| {
-            exec_datafusion_err!("cannot run {}: {e}; name the corpus with --corpus", cargo.display())
-        })?;
-    if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr);
-        return exec_err!("cargo metadata failed, name the corpus with --corpus: {}", reason.trim());
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|e| exec_datafusion_err!("cargo metadata printed something that is not JSON: {e}"))
+    metadata(Some(&Path::new(&package).join("Cargo.toml")))
+        .map_err(|why| exec_datafusion_err!("{why}; name the corpus with --corpus"))
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {

@@ -1,7 +1,6 @@
 //! The answers at scale factor 0.1 that DataFusion publishes in its crate `datafusion-sqllogictest`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion_sqllogictest::{DFColumnType, convert_batches, value_normalizer};
@@ -10,6 +9,7 @@ use sqllogictest::{QueryExpect, Record};
 
 use super::Answer;
 use super::matching::first_unmatched;
+use crate::cargo::metadata;
 use crate::compare::ResultOrder;
 use crate::queries::Query;
 
@@ -42,17 +42,7 @@ pub(super) fn find_answers() -> Result<PathBuf> {
              (test_files/tpch/answers of the crate datafusion-sqllogictest) with --answers"
         ))
     };
-    let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--offline"])
-        // Crates of other platforms need not have been downloaded.
-        .args(["--filter-platform", "host-tuple"])
-        .output()
-        .map_err(|e| failed(format!("cannot run cargo: {e}")))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout)
-        .map_err(|e| failed(format!("cannot read the output of cargo metadata: {e}")))?;
+    let metadata: Metadata = metadata(None).map_err(failed)?;
     let package =
         metadata.packages.into_iter().find(|p| p.name == "datafusion-sqllogictest").ok_or_else(|| {
             failed("the crate datafusion-sqllogictest is not in the dependency graph".to_owned())
