@@ -72,6 +72,11 @@ impl SlipstreamPlanner {
         Some((planner.downcast_ref()?, options))
     }
 
+    /// Whether the session's owner has a planner.
+    pub(super) fn has_base(&self) -> bool {
+        self.base.0.is_some()
+    }
+
     /// The components that the layer was installed with.
     pub(super) fn slipstream(&self) -> &Slipstream {
         &self.slipstream
