@@ -83,7 +83,7 @@ fn rules(session: &dyn Session, words: &mut Words) -> Result<(), Refusal> {
     let foreign = |what: &'static str| Refusal::new("rules", what);
     let state = session.as_any().downcast_ref::<SessionState>();
     let state = state.ok_or_else(|| foreign("the session is of a kind of its own"))?;
-    if SlipstreamPlanner::of(state).is_none_or(|(planner, _)| planner.has_base()) {
+    if SlipstreamPlanner::of(state).is_none_or(|(planner, _)| planner.has_own_base()) {
         return Err(foreign("the session has a query planner of its own"));
     }
     words.count(state.physical_optimizers().len());

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::{Ground, from_disk, from_memory, on_disk, plain, query, stored};
 
+/// How often something is looked for that another thread or process does.
+const WAITS: usize = 5000;
+
 /// Of every kind that has other addresses, hashes and orders of maps in another process.
 const QUERIES: [&str; 8] = [
     "SELECT a FROM f ORDER BY a",
@@ -98,6 +101,32 @@ async fn a_live_process_keeps_what_it_writes() {
     assert!(!half.exists(), "nobody is");
 }
 
+/// A disk that takes no more, as the system says it: the limit on the size of files is met in the middle of a file. The query has
+/// its rows, and nothing is left behind.
+#[cfg(unix)]
+#[tokio::test]
+async fn an_answer_that_the_disk_does_not_take_is_not_kept() {
+    let ground = Ground::new();
+    let rows: String = (0..300).map(|row| format!("{row}\n")).collect();
+    ground.write("1.csv", &rows, 100);
+    let text = "-- count SELECT x.a * 7919 % 1000003 AS p FROM f x CROSS JOIN f y";
+    let refused = "SELECT reason, value FROM slipstream.cache_stats WHERE tier = 'disk' AND name = 'refused'";
+    let command = ground.command(&[text, "-- wait 1000", refused]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\""]).arg(command.get_program());
+    limited.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    let output = limited.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("answer: stored\t90000\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("size | 1.0"), "{said}");
+    assert_eq!((ground.files(".tmp").len(), ground.files(".answer").len()), (0, 0));
+    assert_eq!(ground.process(&[text]), [stored(&["90000"])]);
+    assert_eq!(ground.process(&[text]), [from_disk(&["90000"])]);
+}
+
 /// Several processes ask, compute, drop and read in one directory. Each is right at each moment.
 #[tokio::test]
 async fn processes_that_share_a_directory_do_not_disturb_each_other() {
@@ -148,7 +177,10 @@ async fn what_another_live_process_wrote_is_found_without_a_list() {
     assert_eq!(super::ask(&ctx, &slipstream, "SELECT a FROM f WHERE a = 1").await, stored(&["1"]));
     assert_eq!(ground.process(&["SELECT a FROM f"]), [stored(&["1", "2"])]);
     assert_eq!(super::ask(&ctx, &slipstream, "SELECT a FROM f").await, from_disk(&["1", "2"]));
-    while ground.files(".answer").len() < 2 {
+    for _ in 0..WAITS {
+        if ground.files(".answer").len() == 2 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(ground.process(&["SELECT a FROM f WHERE a = 1"]), [from_disk(&["1"])]);
