@@ -183,9 +183,10 @@ async fn take(
         versions: recorder.versions.clone(),
         limits: recorder.limits,
         tag: recorder.tag.clone(),
+        max_age: time_to_live(options, false),
     };
     let promotes = options.cache_mode == CacheMode::Use;
-    let max_age = time_to_live(options, false);
+    let max_age = promotion.max_age;
     let (tier, key, versions) = (Arc::clone(tier), Arc::clone(&copy.key), copy.versions.clone());
     let (load, store) = (tier.load(&key), Arc::clone(&recorder.store));
     let task = SpawnedTask::spawn(async move {

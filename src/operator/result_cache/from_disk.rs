@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::stats::Precision;
@@ -56,6 +57,8 @@ pub(crate) struct Promotion {
     pub(crate) limits: Limits,
     /// `slipstream.cache.tag`
     pub(crate) tag: String,
+    /// How old an answer may be.
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// Why an answer from disk is not in memory.
@@ -69,8 +72,11 @@ pub(crate) enum NotPromoted {
 impl Promotion {
     /// An answer of the same versions that somebody has put into memory meanwhile.
     pub(crate) fn in_memory(&self) -> Option<Arc<CachedResult>> {
+        let now = self.clock.now();
         let fits = |result: &Arc<CachedResult>| {
-            result.versions() == self.versions && !result.is_expired(self.clock.now())
+            result.versions() == self.versions
+                && !result.is_expired(now)
+                && self.max_age.is_none_or(|most| result.age(now) <= most)
         };
         self.store.get(&self.key).filter(fits)
     }

@@ -113,7 +113,10 @@ impl Recorder {
 
     /// Whether `result` is an answer to this query: made from the versions that this query would read.
     pub(super) fn fits(&self, result: &CachedResult) -> bool {
-        result.versions() == self.versions && !result.is_expired(self.clock.now())
+        let now = self.clock.now();
+        // Whoever left it may have allowed a longer time.
+        let is_young = self.ttl.is_none_or(|ttl| result.age(now) <= ttl);
+        result.versions() == self.versions && !result.is_expired(now) && is_young
     }
 
     /// Whether so many rows and bytes may still be kept, and reserves them.
