@@ -1,6 +1,7 @@
 //! The settings of the result cache, as the list of all settings describes them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::settings::{Setting, described, field, process};
 use super::values::{boolean, count, size};
@@ -124,6 +125,37 @@ pub(super) const MAX_COUNT: Setting = process!(
         "100",
         "How many answers are kept. One value for all sessions that share a Slipstream.",
         "0: nothing is kept",
+    )
+);
+
+pub(super) const DISK_DIRECTORY: Setting = process!(
+    cache_disk_directory,
+    set_cache_disk_directory,
+    |text: &str| Ok::<Arc<str>, String>(text.trim().into()),
+    described(
+        "cache.disk.directory",
+        "path",
+        "a directory; one that is missing is created",
+        "/var/cache/slipstream",
+        "Where answers are kept as files, too, so that they outlive the process: of queries that read tables of files and \
+         use DataFusion's own functions. Several processes may share it. It has the rows of answers in it: only this user \
+         may read it where it is created here. One value for all sessions that share a Slipstream.",
+        "empty: answers are kept in memory only",
+    )
+);
+
+pub(super) const DISK_MAX_BYTES: Setting = process!(
+    cache_disk_max_bytes,
+    set_cache_disk_max_bytes,
+    size,
+    described(
+        "cache.disk.max_bytes",
+        "bytes",
+        BYTES,
+        "1073741824",
+        "What the files in slipstream.cache.disk.directory may take together. Of those that were used longest ago, the one \
+         goes first that saves the least time for each byte. One value for all sessions that share a Slipstream.",
+        "0: no file is written",
     )
 );
 
@@ -274,6 +306,6 @@ pub(super) const TAG: Setting = field!(
         "dashboards",
         "Who asks. Sessions with one tag share answers, where they read the same tables (the same providers, of a catalog \
          that they share); no other session gets them. It also names the answers that slipstream_cache_drop_tag() drops.",
-        "empty: a session has its answers for itself",
+        "empty: a session has its answers for itself; in slipstream.cache.disk.directory those without a tag are everybody's",
     )
 );

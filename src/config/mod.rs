@@ -158,7 +158,7 @@ pub struct SlipstreamOptions {
     /// `slipstream.cache.tag`
     pub cache_tag: String,
     /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit`, `admission.*`,
-    /// `cache.max_bytes` and `cache.max_entries`. Copies share it.
+    /// `cache.max_bytes`, `cache.max_entries` and `cache.disk.*`. Copies share it.
     pub process: Arc<ProcessOptions>,
 }
 

@@ -1,6 +1,9 @@
 //! Settings that belong to the process: one value for all sessions that share a `Slipstream`, read at each use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
 
 /// Names of the settings whose value is one for all sessions; a hint for one query cannot change them.
 const NAMES: &[&str] = &[
@@ -12,6 +15,8 @@ const NAMES: &[&str] = &[
     "admission.timeout_ms",
     "cache.max_bytes",
     "cache.max_entries",
+    "cache.disk.directory",
+    "cache.disk.max_bytes",
 ];
 
 /// Whether `slipstream.<name>` belongs to the process and not to a session.
@@ -26,15 +31,16 @@ macro_rules! process_options {
         ///
         /// Every copy of a session's configuration holds the same ones, and so does every session of one
         /// [`Slipstream`](crate::Slipstream): `SET` in one of them acts in all, and on queries that run already. The
-        /// values are single numbers that are read where they are used, so relaxed atomics are enough.
+        /// values are single numbers that are read where they are used, so relaxed atomics are enough; the one text is shared.
         #[derive(Debug)]
         pub struct ProcessOptions {
             $($name: AtomicUsize,)*
+            cache_disk_directory: RwLock<Arc<str>>,
         }
 
         impl Default for ProcessOptions {
             fn default() -> Self {
-                Self { $($name: AtomicUsize::new($default),)* }
+                Self { $($name: AtomicUsize::new($default),)* cache_disk_directory: RwLock::new("".into()) }
             }
         }
 
@@ -51,6 +57,16 @@ macro_rules! process_options {
                 }
             )*
 
+            /// `slipstream.cache.disk.directory`; empty for none.
+            pub fn cache_disk_directory(&self) -> Arc<str> {
+                Arc::clone(&self.cache_disk_directory.read())
+            }
+
+            /// Changes it. Set once more to what it was, a directory that could not be used is tried again.
+            pub fn set_cache_disk_directory(&self, directory: Arc<str>) {
+                *self.cache_disk_directory.write() = directory;
+            }
+
             /// Takes over what `other` has that is not the default.
             pub(crate) fn adopt(&self, other: &Self) {
                 let default = Self::default();
@@ -59,12 +75,16 @@ macro_rules! process_options {
                         self.$set(other.$name());
                     }
                 )*
+                if !other.cache_disk_directory().is_empty() {
+                    self.set_cache_disk_directory(other.cache_disk_directory());
+                }
             }
         }
 
         impl PartialEq for ProcessOptions {
             fn eq(&self, other: &Self) -> bool {
-                true $(&& self.$name() == other.$name())*
+                self.cache_disk_directory() == other.cache_disk_directory()
+                    $(&& self.$name() == other.$name())*
             }
         }
     };
@@ -87,6 +107,8 @@ process_options! {
     cache_max_bytes / set_cache_max_bytes = 256 << 20;
     /// `slipstream.cache.max_entries`
     cache_max_entries / set_cache_max_entries = 1000;
+    /// `slipstream.cache.disk.max_bytes`
+    cache_disk_max_bytes / set_cache_disk_max_bytes = 10 << 30;
 }
 
 impl Eq for ProcessOptions {}

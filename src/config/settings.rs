@@ -546,6 +546,8 @@ pub static SETTINGS: &[Setting] = &[
     cache::MODE,
     cache::MAX_BYTES,
     cache::MAX_COUNT,
+    cache::DISK_DIRECTORY,
+    cache::DISK_MAX_BYTES,
     cache::MAX_ENTRY_BYTES,
     cache::MAX_ENTRY_ROWS,
     cache::TTL,

@@ -12,6 +12,7 @@
 //! | `token.rs` | the words that a key is made of, the key, and pins of addresses |
 //! | `plan.rs`, `expr.rs` | the allow-list of plan nodes and expressions |
 //! | `settings.rs` | the settings that can change an answer |
+//! | `portable.rs`, `words.rs` | the same as bytes that mean the same in another process |
 //!
 //! It is taken of the *optimized* logical plan. Aliases of tables are gone there, views are their definitions, and a function
 //! that has one value for a whole statement (`now()`, `current_date`, a stable function of the user's) is its value: the key
@@ -23,8 +24,10 @@
 
 mod expr;
 mod plan;
+mod portable;
 mod settings;
 mod token;
+mod words;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,8 +37,10 @@ use datafusion::common::TableReference;
 use datafusion::logical_expr::LogicalPlan;
 
 use plan::Writer;
+pub(crate) use portable::{BuiltIns, portable};
 pub(crate) use settings::SettingsMemo;
 pub(crate) use token::{Key, Pin, Token};
+pub(crate) use words::Words;
 
 /// Why a query has no key, or its answer is not kept: a kind to count by, and what exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]

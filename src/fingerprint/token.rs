@@ -63,6 +63,17 @@ impl Pin {
         };
         holders > 0
     }
+
+    /// Whether the object is at this address.
+    pub(super) fn is_at(&self, address: usize) -> bool {
+        let at = match self {
+            Self::Table(table) => table.as_ptr().cast::<()>(),
+            Self::Scalar(function) => function.as_ptr().cast::<()>(),
+            Self::Aggregate(function) => function.as_ptr().cast::<()>(),
+            Self::Window(function) => function.as_ptr().cast::<()>(),
+        };
+        at as usize == address
+    }
 }
 
 /// The address of what `of` points to, as a word.

@@ -1,5 +1,6 @@
 //! `slipstream.cache` and `slipstream.cache_stats`: the answers and plans that are kept, and what happened so far.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +14,18 @@ use datafusion::common::Result;
 use super::queries::micros;
 use super::system_table::SystemTable;
 use crate::clock::Clock;
-use crate::store::{CachedPlan, CachedResult, PlanCache, ResultStore};
+use crate::store::{CachedPlan, CachedResult, DiskEntry, DiskTier, PlanCache, ResultStore};
+
+/// All that is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Caches {
+    /// Answers in memory.
+    pub(crate) results: Arc<ResultStore>,
+    /// Plans.
+    pub(crate) plans: Arc<PlanCache>,
+    /// Answers as files.
+    pub(crate) disk: Arc<DiskTier>,
+}
 
 /// | column | type | meaning |
 /// |---|---|---|
@@ -21,19 +33,19 @@ use crate::store::{CachedPlan, CachedResult, PlanCache, ResultStore};
 /// | `tier` | Utf8 | what is kept: `result`, the answer of a whole query; `subplan`, the rows of a part of one; `file_aggregate`, what each file contributes to an aggregate; `plan`, the optimized plan of a text |
 /// | `tables` | List(Utf8) | what it was made from, as the query called it |
 /// | `tag` | Utf8 | `slipstream.cache.tag` of the query |
-/// | `bytes` | UInt64 | what it takes in memory |
+/// | `bytes` | UInt64 | what it takes in memory, or on disk |
 /// | `rows` | UInt64 | an answer's rows; 0 for a plan |
 /// | `cost_ms` | Float64 | how long it took to compute |
 /// | `hits` | UInt64 | how often it was given |
 /// | `created` | Timestamp(µs, UTC) | when it was kept |
 /// | `age_ms` | Float64 | how long ago that is |
 /// | `state` | Utf8 | `kept`; `aging`: a table has no version, so that its age counts; `expired`: its time is over; `unreachable`: a table or function was dropped |
+/// | `location` | Utf8 | `memory`, or `disk`: a file in `slipstream.cache.disk.directory`, whichever process wrote it; an answer may be in both |
 ///
 /// Whether an answer's data, or what a plan was made from, is still the same is looked up when it is asked for, and not here.
 #[derive(Debug)]
 pub(super) struct CacheTable {
-    pub(super) results: Arc<ResultStore>,
-    pub(super) plans: Arc<PlanCache>,
+    pub(super) caches: Caches,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -50,6 +62,7 @@ struct Entry {
     created: SystemTime,
     age: Duration,
     state: &'static str,
+    location: &'static str,
 }
 
 impl Entry {
@@ -71,6 +84,26 @@ impl Entry {
                 () if result.is_aging() => "aging",
                 () => "kept",
             },
+            location: "memory",
+        }
+    }
+
+    fn of_file(name: &str, entry: &DiskEntry, now: SystemTime) -> Self {
+        let header = &entry.header;
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        Self {
+            key: name.to_owned(),
+            tier: "result",
+            tables: header.tables.clone(),
+            tag: header.tag.clone(),
+            bytes: count(entry.bytes),
+            rows: count(header.rows),
+            cost: header.cost(),
+            hits: entry.hits,
+            created: header.created_at(),
+            age: header.age(now).unwrap_or_default(),
+            state: if header.is_expired(now) { "expired" } else { "kept" },
+            location: "disk",
         }
     }
 
@@ -87,6 +120,7 @@ impl Entry {
             created: plan.created_at,
             age: now.saturating_duration_since(plan.created),
             state: if plan.is_reachable() { "kept" } else { "unreachable" },
+            location: "memory",
         }
     }
 }
@@ -106,6 +140,7 @@ fn entry_schema() -> SchemaRef {
         column("created", time),
         column("age_ms", DataType::Float64),
         column("state", DataType::Utf8),
+        column("location", DataType::Utf8),
     ]))
 }
 
@@ -116,10 +151,13 @@ impl SystemTable for CacheTable {
 
     fn rows(&self) -> Result<RecordBatch> {
         let now = self.clock.now();
-        let (results, plans) = (self.results.results(), self.plans.plans());
+        let today = self.clock.system_time();
+        let Caches { results, plans, disk } = &self.caches;
+        let (results, plans, files) = (results.results(), plans.plans(), disk.entries());
         let entries: Vec<Entry> = results
             .iter()
             .map(|result| Entry::of_result(result, now))
+            .chain(files.iter().map(|(name, file)| Entry::of_file(name, file, today)))
             .chain(plans.iter().map(|plan| Entry::of_plan(plan, now)))
             .collect();
         let counts = |get: fn(&Entry) -> u64| -> ArrayRef {
@@ -152,6 +190,7 @@ impl SystemTable for CacheTable {
             Arc::new(created.with_timezone("UTC")),
             millis(|entry| entry.age),
             texts(|entry| entry.state),
+            texts(|entry| entry.location),
         ];
         Ok(RecordBatch::try_new(entry_schema(), columns)?)
     }
@@ -159,15 +198,12 @@ impl SystemTable for CacheTable {
 
 /// | column | type | meaning |
 /// |---|---|---|
-/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
-/// | `reason` | Utf8 | of what was refused and evicted; else NULL |
-/// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last three, now |
-/// | `tier` | Utf8 | `result`, of answers and of parts, or `plan` |
+/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` (on disk: to be written), `off` |
+/// | `reason` | Utf8 | of what was refused and evicted, and of a directory that cannot be used (`off`); else NULL |
+/// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last four, now |
+/// | `tier` | Utf8 | `result`, of answers and of parts; `plan`; or `disk`, of answers as files, where a directory is set |
 #[derive(Debug)]
-pub(super) struct CacheStatsTable {
-    pub(super) results: Arc<ResultStore>,
-    pub(super) plans: Arc<PlanCache>,
-}
+pub(super) struct CacheStatsTable(pub(super) Caches);
 
 fn stats_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -184,17 +220,27 @@ impl SystemTable for CacheStatsTable {
     }
 
     fn rows(&self) -> Result<RecordBatch> {
-        let (entries, bytes, computing) = self.results.size();
-        let mut results = self.results.stats().rows();
-        results.extend(now([("entries", entries), ("bytes", bytes), ("computing", computing)]));
-        let (entries, bytes) = self.plans.size();
-        let mut plans = self.plans.stats().rows();
-        plans.extend(now([("entries", entries), ("bytes", bytes), ("computing", 0)]));
+        let Caches { results, plans, disk } = &self.0;
+        let (entries, bytes, computing) = results.size();
+        let mut of_results = owned(results.stats().rows());
+        of_results.extend(now([("entries", entries), ("bytes", bytes), ("computing", computing)]));
+        let (entries, bytes) = plans.size();
+        let mut of_plans = owned(plans.stats().rows());
+        of_plans.extend(now([("entries", entries), ("bytes", bytes), ("computing", 0)]));
+        let mut of_disk = Vec::new();
+        if disk.is_on() {
+            let (entries, bytes, writing) = disk.size();
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            of_disk.extend(owned(disk.stats().rows()));
+            of_disk.extend(now([("entries", entries), ("bytes", bytes), ("computing", writing)]));
+            of_disk.extend(disk.problem().map(|problem| ("off", Some(problem.into()), 1.0)));
+        }
         let tier = |rows: Vec<_>, tier: &'static str| rows.into_iter().map(move |row: StatsRow| (row, tier));
-        let rows: Vec<_> = tier(results, "result").chain(tier(plans, "plan")).collect();
+        let rows: Vec<_> =
+            tier(of_results, "result").chain(tier(of_plans, "plan")).chain(tier(of_disk, "disk")).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(rows.iter().map(|((name, ..), _)| name))),
-            Arc::new(StringArray::from_iter(rows.iter().map(|((_, reason, _), _)| *reason))),
+            Arc::new(StringArray::from_iter(rows.iter().map(|((_, reason, _), _)| reason.as_deref()))),
             Arc::new(Float64Array::from_iter_values(rows.iter().map(|((.., value), _)| *value))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, tier)| tier))),
         ];
@@ -203,7 +249,12 @@ impl SystemTable for CacheStatsTable {
 }
 
 /// Name, reason, value.
-type StatsRow = (&'static str, Option<&'static str>, f64);
+type StatsRow = (&'static str, Option<Cow<'static, str>>, f64);
+
+/// The rows of counters.
+fn owned(rows: Vec<(&'static str, Option<&'static str>, f64)>) -> Vec<StatsRow> {
+    rows.into_iter().map(|(name, reason, value)| (name, reason.map(Cow::Borrowed), value)).collect()
+}
 
 /// What is there at this moment.
 fn now(counts: [(&'static str, usize); 3]) -> [StatsRow; 3] {

@@ -6,4 +6,5 @@ mod queries;
 mod statistics;
 mod system_table;
 
+pub(crate) use cache::Caches;
 pub(crate) use queries::{SCHEMA_NAME, system_schema};

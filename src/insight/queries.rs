@@ -11,7 +11,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
-use super::cache::{CacheStatsTable, CacheTable};
+use super::cache::{CacheStatsTable, CacheTable, Caches};
 use super::memory::MemoryTable;
 use super::statistics::StatisticsTable;
 use super::system_table::{SystemTable, SystemTableProvider};
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, QueryRecord};
 use crate::scope::Verdict;
-use crate::store::{PlanCache, ResultStore, StatisticsStore};
+use crate::store::StatisticsStore;
 
 /// The schema of the layer's tables, in the session's default catalog.
 pub(crate) const SCHEMA_NAME: &str = "slipstream";
@@ -29,13 +29,13 @@ pub(crate) fn system_schema(
     query_log: Arc<QueryLog>,
     statistics: Arc<StatisticsStore>,
     governor: Arc<MemoryGovernor>,
-    (results, plans): (Arc<ResultStore>, Arc<PlanCache>),
+    caches: Caches,
     clock: Arc<dyn Clock>,
 ) -> Arc<dyn SchemaProvider> {
     let schema = MemorySchemaProvider::new();
-    let stats = CacheStatsTable { results: Arc::clone(&results), plans: Arc::clone(&plans) };
+    let stats = CacheStatsTable(caches.clone());
     let tables: [(&str, Arc<dyn TableProvider>); 5] = [
-        ("cache", Arc::new(SystemTableProvider(CacheTable { results, plans, clock }))),
+        ("cache", Arc::new(SystemTableProvider(CacheTable { caches, clock }))),
         ("cache_stats", Arc::new(SystemTableProvider(stats))),
         ("queries", Arc::new(SystemTableProvider(QueriesTable { query_log }))),
         ("memory", Arc::new(SystemTableProvider(MemoryTable { governor }))),
@@ -63,7 +63,7 @@ pub(crate) fn system_schema(
 /// | `reclaimed_bytes` | UInt64 | what caches gave back for it |
 /// | `queued_ms` | Float64 | milliseconds that it waited for its turn |
 /// | `error` | Utf8 | NULL unless failed |
-/// | `cache` | Utf8 | what the result cache did: `hit`, `stored`, `waited` (for an identical query), or why not; NULL where it is off |
+/// | `cache` | Utf8 | what the result cache did: `hit`, `hit on disk`, `stored`, `waited` (for an identical query), or why not; NULL where it is off |
 /// | `cached_plan` | Utf8 | what the cache of plans did: `hit`, `stored`, or why not; NULL where it is off |
 /// | `rules_applied`, `rules_refused` | List(Utf8) | `rule: what was done`, `rule: why not` |
 /// | `rules_ms` | Float64 | milliseconds that the layer's rules took |

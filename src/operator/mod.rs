@@ -95,7 +95,9 @@ pub(crate) use passthrough::in_its_place;
 pub(crate) use planned_part::{PlannedPartExec, unfolded};
 pub(crate) use probe_slices::probe_slices;
 pub(crate) use rerun::rerunnable;
-pub(crate) use result_cache::{CachedResultExec, Recorder, recorded};
+pub(crate) use result_cache::{
+    CachedResultExec, DiskCopy, DiskResultExec, NotPromoted, Promotion, Recorder, recorded,
+};
 pub(crate) use shared::{SharedSubplanExec, share};
 pub(crate) use spill_join::SpillJoinExec;
 pub(crate) use window::{accounted_window, window_by_pieces, window_feed, window_ledger};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   optimized plan ─► key ─► versions of its tables ─┬─ an answer of these versions ──► its plan
+//!                                                    ├─ one on disk (`disk.rs`) ────► its plan
 //!                                                    └─ none ─► DataFusion's planner ─► the plan, recorded
 //! ```
 
@@ -13,7 +14,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::Slipstream;
+use super::{Slipstream, disk};
 use crate::config::{CacheMode, SlipstreamOptions};
 use crate::fingerprint::{Fingerprint, Key, Refusal, Token, fingerprint};
 use crate::operator::{CachedResultExec, Recorder};
@@ -53,7 +54,7 @@ pub(super) async fn look_up(
     }
     match plan {
         LogicalPlan::Explain(explain) => {
-            let verdict = foresee(slipstream, &explain.plan, session, options).await;
+            let verdict = foresee(slipstream, &explain.plan, session, options, scope).await;
             report(scope, verdict);
             return Ok(Looked::Nothing);
         }
@@ -111,12 +112,19 @@ async fn find(
         && let Some(result) = current(slipstream, &asked, options).await
     {
         store.used(&result);
+        if let Some(name) = result.on_disk() {
+            slipstream.disk().used(name);
+        }
         scope.cache_outcome("hit");
         report(scope, Verdict::Applied(describe(&result).into()));
         return Ok(Looked::Hit(Arc::new(CachedResultExec::new(result))));
     }
+    let recorder = recorder(slipstream, asked, session, options, scope).await;
+    let mut recorder = recorder.inspect_err(|_| store.stats().miss())?;
+    if let Some(answer) = disk::look_up(slipstream, plan, session, options, scope, &mut recorder).await {
+        return Ok(Looked::Hit(answer));
+    }
     store.stats().miss();
-    let recorder = recorder(slipstream, asked, session, options, scope).await?;
     scope.cache_outcome("miss");
     report(scope, Verdict::Refused("there is no answer to it yet".into()));
     Ok(Looked::Miss(Box::new(recorder)))
@@ -232,6 +240,7 @@ async fn recorder(
         // What will not be kept is not to be waited for.
         shares: uses && keeps && print.determined_below.is_none(),
         keeps,
+        on_disk: None,
         scope: scope.clone(),
     })
 }
@@ -263,6 +272,7 @@ async fn foresee(
     plan: &LogicalPlan,
     session: &dyn Session,
     options: &SlipstreamOptions,
+    scope: &QueryScope,
 ) -> Verdict {
     let asked = match ask(slipstream, plan, session, options) {
         Ok(asked) => asked,
@@ -270,12 +280,14 @@ async fn foresee(
     };
     match current(slipstream, &asked, options).await {
         Some(result) => Verdict::Applied(describe(&result).into()),
-        None => Verdict::Refused("there is no answer to it yet".into()),
+        None => disk::foresee(slipstream, plan, session, options, scope, &asked.tables)
+            .await
+            .unwrap_or_else(|| Verdict::Refused("there is no answer to it yet".into())),
     }
 }
 
 /// An answer in one line. Its age is left out, as all times are: a picture of the same should be the same.
-fn describe(result: &CachedResult) -> String {
+pub(super) fn describe(result: &CachedResult) -> String {
     let tables = match result.tables() {
         [] => "no table".to_owned(),
         tables => tables.join(", "),
@@ -283,6 +295,6 @@ fn describe(result: &CachedResult) -> String {
     format!("answered by {} ({} rows, made from {tables})", result.name(), result.rows)
 }
 
-fn report(scope: &QueryScope, verdict: Verdict) {
+pub(super) fn report(scope: &QueryScope, verdict: Verdict) {
     scope.report(RuleReport { rule: "result_cache", verdict, elapsed: Duration::ZERO });
 }

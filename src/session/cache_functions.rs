@@ -1,5 +1,7 @@
 //! SQL functions that drop answers and plans: one, those of a table, those of a tag, all.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::store::{PlanCache, ResultStore};
+use crate::store::{DiskTier, PlanCache, ResultStore};
 
 /// What is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +53,7 @@ struct DropFunction {
     signature: Signature,
     results: Arc<ResultStore>,
     plans: Arc<PlanCache>,
+    disk: Arc<DiskTier>,
 }
 
 impl PartialEq for DropFunction {
@@ -67,15 +70,19 @@ impl Hash for DropFunction {
     }
 }
 
-/// All of them, for the answers in `results` and the plans in `plans`.
-pub(super) fn cache_functions(results: &Arc<ResultStore>, plans: &Arc<PlanCache>) -> Vec<Arc<ScalarUDF>> {
+/// All of them, for the answers in `results` and `disk` and the plans in `plans`.
+pub(super) fn cache_functions(
+    results: &Arc<ResultStore>,
+    plans: &Arc<PlanCache>,
+    disk: &Arc<DiskTier>,
+) -> Vec<Arc<ScalarUDF>> {
     let function = |which| {
         let signature = match which {
             Which::All => Signature::nullary(Volatility::Volatile),
             _ => Signature::exact(vec![DataType::Utf8], Volatility::Volatile),
         };
-        let (results, plans) = (Arc::clone(results), Arc::clone(plans));
-        Arc::new(ScalarUDF::from(DropFunction { which, signature, results, plans }))
+        let (results, plans, disk) = (Arc::clone(results), Arc::clone(plans), Arc::clone(disk));
+        Arc::new(ScalarUDF::from(DropFunction { which, signature, results, plans, disk }))
     };
     [Which::All, Which::Entry, Which::Table, Which::Tag].map(function).into()
 }
@@ -100,12 +107,22 @@ impl ScalarUDFImpl for DropFunction {
             _ => return plan_err!("{}() takes a text, as in {0}('…')", self.name()),
         };
         let which = self.which;
-        let answers = self
-            .results
-            .drop_where(|result| which.matches(&text, &result.name(), result.tables(), result.tag()));
+        // An entry in memory and its copy on disk go together, whichever of them is named.
+        let copies = RefCell::new(HashSet::new());
+        let answers = self.results.drop_where(|result| {
+            let copy = result.on_disk();
+            let drops = which.matches(&text, &result.name(), result.tables(), result.tag())
+                || (which == Which::Entry && copy.is_some_and(|copy| **copy == *text));
+            copies.borrow_mut().extend(copy.filter(|_| drops).cloned());
+            drops
+        });
+        let copies = copies.into_inner();
+        let files = self
+            .disk
+            .drop_where(|name, tables, tag| copies.contains(name) || which.matches(&text, name, tables, tag));
         let plans =
             self.plans.drop_where(|plan| which.matches(&text, &plan.name(), &plan.tables(), plan.tag()));
-        let dropped = answers + plans;
+        let dropped = answers + files + plans;
         Ok(ColumnarValue::Scalar(ScalarValue::UInt64(Some(dropped))))
     }
 }

@@ -18,7 +18,7 @@ use super::planner::SlipstreamPlanner;
 use super::rule_order::splice;
 use crate::config::SlipstreamOptions;
 use crate::error::config_error;
-use crate::insight::{SCHEMA_NAME, system_schema};
+use crate::insight::{Caches, SCHEMA_NAME, system_schema};
 
 /// Installs the layer into a session that is being built.
 pub trait SlipstreamBuilderExt: Sized {
@@ -124,10 +124,11 @@ fn install_functions(builder: &mut SessionStateBuilder, slipstream: &Slipstream)
     let analyze = Arc::new(AnalyzeFunction::new(slipstream.clone()));
     let analyze = TableFunction::new(ANALYZE_FUNCTION.to_owned(), analyze);
     functions.insert(ANALYZE_FUNCTION.to_owned(), Arc::new(analyze));
-    builder
-        .scalar_functions()
-        .get_or_insert_default()
-        .extend(cache_functions(slipstream.results(), slipstream.plans()));
+    builder.scalar_functions().get_or_insert_default().extend(cache_functions(
+        slipstream.results(),
+        slipstream.plans(),
+        slipstream.disk(),
+    ));
 }
 
 /// Puts the schema of the system tables into the session's default catalog.
@@ -152,7 +153,11 @@ fn install_system_tables(
     };
     let statistics = Arc::clone(slipstream.knowledge().statistics());
     let governor = Arc::clone(slipstream.governor());
-    let caches = (Arc::clone(slipstream.results()), Arc::clone(slipstream.plans()));
+    let caches = Caches {
+        results: Arc::clone(slipstream.results()),
+        plans: Arc::clone(slipstream.plans()),
+        disk: Arc::clone(slipstream.disk()),
+    };
     let clock = Arc::clone(slipstream.clock());
     let schema = system_schema(Arc::clone(slipstream.query_log()), statistics, governor, caches, clock);
     if let Err(error) = catalog.register_schema(SCHEMA_NAME, schema) {

@@ -13,6 +13,7 @@
 mod analyze;
 mod cache;
 mod cache_functions;
+mod disk;
 mod functions;
 mod hints;
 mod install;

@@ -10,6 +10,7 @@ use datafusion::catalog::Session;
 use datafusion::common::Result;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{ExplainFormat, LogicalPlan};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -48,11 +49,18 @@ impl BasePlanner {
 pub(super) struct SlipstreamPlanner {
     base: BasePlanner,
     slipstream: Slipstream,
+    has_own_base: bool,
 }
 
 impl SlipstreamPlanner {
     pub(super) fn new(base: Option<Arc<dyn QueryPlanner + Send + Sync>>, slipstream: Slipstream) -> Self {
-        Self { base: BasePlanner(base), slipstream }
+        let has_own_base = base.as_ref().is_some_and(|base| {
+            // Its type has no name outside of DataFusion.
+            let plain = SessionStateBuilder::new().build();
+            let (base, plain): (&dyn Any, &dyn Any) = (base.as_ref(), plain.query_planner().as_ref());
+            base.type_id() != plain.type_id()
+        });
+        Self { base: BasePlanner(base), slipstream, has_own_base }
     }
 
     /// Whether `planner` is the layer's.
@@ -70,6 +78,11 @@ impl SlipstreamPlanner {
         let options = state.config_options().extensions.get::<SlipstreamOptions>()?;
         let planner: &dyn Any = state.query_planner().as_ref();
         Some((planner.downcast_ref()?, options))
+    }
+
+    /// Whether the session's owner has a planner, other than the one that each session has.
+    pub(super) fn has_own_base(&self) -> bool {
+        self.has_own_base
     }
 
     /// The components that the layer was installed with.

@@ -10,7 +10,7 @@ use crate::config::SlipstreamOptions;
 use crate::memory::MemoryGovernor;
 use crate::monitor::{QueryLog, ReceivedQuery};
 use crate::scope::QueryScope;
-use crate::store::{Knowledge, PlanCache, ResultStore, TableVersions};
+use crate::store::{DiskTier, Knowledge, PlanCache, ResultStore, TableVersions};
 
 /// What the layer is made of. Values are settings (`SET slipstream.*`); this holds what is no value.
 ///
@@ -33,15 +33,17 @@ pub struct Slipstream {
     memory_pool: Option<Arc<dyn MemoryPool>>,
     governor: Arc<MemoryGovernor>,
     results: Arc<ResultStore>,
+    disk: Arc<DiskTier>,
     plans: Arc<PlanCache>,
     table_versions: Vec<Arc<dyn TableVersions>>,
 }
 
 impl Default for Slipstream {
     fn default() -> Self {
-        let governor = Arc::default();
+        let governor: Arc<MemoryGovernor> = Arc::default();
         let results = ResultStore::new(&governor);
         Self {
+            disk: DiskTier::new(governor.settings(), &results),
             plans: PlanCache::new(&governor, &results),
             results,
             table_versions: Vec::new(),
@@ -103,6 +105,11 @@ impl Slipstream {
     /// The answers that are kept.
     pub(super) fn results(&self) -> &Arc<ResultStore> {
         &self.results
+    }
+
+    /// The answers that are kept as files.
+    pub(super) fn disk(&self) -> &Arc<DiskTier> {
+        &self.disk
     }
 
     /// The plans that are kept.

@@ -12,9 +12,10 @@
 //! Everything here is bounded in entries and bytes, keyed by the version of the data that it speaks of, and shared by
 //! all sessions into which clones of one `Slipstream` are installed. Statistics and row counts decide about no rows: they are
 //! read by estimates alone. Answers (`results/`) are given to queries, by exact versions of their tables (`version/`); plans
-//! (`plans/`), by the identity of what they were made from.
+//! (`plans/`), by the identity of what they were made from. Answers may be files, too (`disk/`), which outlive the process.
 
 mod bounded;
+mod disk;
 mod distribution;
 mod identity;
 mod knowledge;
@@ -28,6 +29,7 @@ mod statistics;
 mod table;
 mod version;
 
+pub(crate) use disk::{DiskAnswer, DiskEntry, DiskKey, DiskTier, Sought};
 pub(crate) use distribution::{Bound, Distribution, Value};
 pub(crate) use identity::Identity;
 pub(crate) use knowledge::Knowledge;

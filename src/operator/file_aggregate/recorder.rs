@@ -163,6 +163,8 @@ impl FileRecorder {
             tag: self.tag.clone(),
             ttl: None,
             files: union.files,
+            on_disk: None,
+            aged: Duration::ZERO,
         };
         self.store.put(answer, self.limits, &self.pool, self.clock.as_ref()).map(drop)
     }

@@ -18,7 +18,8 @@ use crate::fingerprint::{Key, Pin, Refusal};
 use crate::operator::passthrough::{Passthrough, Wrap};
 use crate::scope::QueryScope;
 use crate::store::{
-    Answer, CachedResult, Limits, ResultStore, Tier, Version, VersionedTable, are_current, reads_these,
+    Answer, CachedResult, DiskKey, DiskTier, Limits, ResultStore, Tier, Version, VersionedTable, are_current,
+    reads_these,
 };
 
 /// A query, or a part of one, without an answer, and the versions of its tables from before it was planned.
@@ -51,8 +52,21 @@ pub(crate) struct Recorder {
     pub(crate) shares: bool,
     /// Whether the answer is put in.
     pub(crate) keeps: bool,
+    /// Where it is kept on disk, too.
+    pub(crate) on_disk: Option<DiskCopy>,
     /// Where the outcome is said.
     pub(crate) scope: QueryScope,
+}
+
+/// What an answer is kept under on disk.
+#[derive(Debug)]
+pub(crate) struct DiskCopy {
+    /// The directory.
+    pub(crate) tier: Arc<DiskTier>,
+    /// What is asked.
+    pub(crate) key: Arc<DiskKey>,
+    /// The versions of the tables.
+    pub(crate) versions: Vec<u8>,
 }
 
 impl fmt::Debug for Recorder {
@@ -99,7 +113,10 @@ impl Recorder {
 
     /// Whether `result` is an answer to this query: made from the versions that this query would read.
     pub(super) fn fits(&self, result: &CachedResult) -> bool {
-        result.versions() == self.versions && !result.is_expired(self.clock.now())
+        let now = self.clock.now();
+        // Whoever left it may have allowed a longer time.
+        let is_young = self.ttl.is_none_or(|ttl| result.age(now) <= ttl);
+        result.versions() == self.versions && !result.is_expired(now) && is_young
     }
 
     /// Whether so many rows and bytes may still be kept, and reserves them.
@@ -144,10 +161,16 @@ impl Recorder {
             tag: self.tag.clone(),
             ttl: self.ttl,
             files: Vec::new(),
+            on_disk: self.on_disk.as_ref().map(|copy| Arc::clone(copy.key.name())),
+            aged: Duration::ZERO,
         };
         // From here on the answer's own.
         drop(reservation);
-        self.store.put(answer, self.limits, &self.pool, self.clock.as_ref())
+        let result = self.store.put(answer, self.limits, &self.pool, self.clock.as_ref())?;
+        if let Some(copy) = &self.on_disk {
+            copy.tier.write(&copy.key, &copy.versions, &result);
+        }
+        Ok(result)
     }
 
     /// An answer of another query is given.

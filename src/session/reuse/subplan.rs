@@ -139,6 +139,7 @@ impl Parts<'_> {
             ttl: time_to_live(options, aging),
             shares: options.cache_mode == CacheMode::Use,
             keeps: true,
+            on_disk: None,
             scope: self.scope.clone(),
         }
     }

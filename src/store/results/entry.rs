@@ -78,6 +78,10 @@ pub(crate) struct Answer {
     pub(crate) ttl: Option<Duration>,
     /// Of a file aggregate: its files, in the order of their batches.
     pub(crate) files: Vec<FilePart>,
+    /// The name of its copy on disk, where it may have one.
+    pub(crate) on_disk: Option<Arc<str>>,
+    /// How old it was when it came here: of one that was read from disk.
+    pub(crate) aged: Duration,
 }
 
 /// An answer in the store.
@@ -164,9 +168,24 @@ impl CachedResult {
         &self.answer.key
     }
 
+    /// The name of its copy on disk, where it may have one.
+    pub(crate) fn on_disk(&self) -> Option<&Arc<str>> {
+        self.answer.on_disk.as_ref()
+    }
+
+    /// How long it may be given.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.answer.ttl
+    }
+
+    /// How long it is here.
+    fn here(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
     /// How old it is.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.created)
+        self.here(now).saturating_add(self.answer.aged)
     }
 
     /// Whether its time is over.
@@ -176,12 +195,12 @@ impl CachedResult {
 
     /// How long ago its versions were looked up.
     pub(crate) fn since_checked(&self, now: Instant) -> Duration {
-        self.age(now).saturating_sub(Duration::from_nanos(self.checked.load(Ordering::Relaxed)))
+        self.here(now).saturating_sub(Duration::from_nanos(self.checked.load(Ordering::Relaxed)))
     }
 
     /// Its versions were found to be current at `at`.
     pub(crate) fn checked(&self, at: Instant) {
-        let after = u64::try_from(self.age(at).as_nanos()).unwrap_or(u64::MAX);
+        let after = u64::try_from(self.here(at).as_nanos()).unwrap_or(u64::MAX);
         self.checked.fetch_max(after, Ordering::Relaxed);
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use lru::LruCache;
@@ -212,7 +212,7 @@ impl ResultStore {
             rows,
             bytes,
             created: clock.now(),
-            created_at: clock.system_time(),
+            created_at: before(clock.system_time(), answer.aged),
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             answer,
             _reservation: reservation,
@@ -353,6 +353,11 @@ impl ResultStore {
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.entries.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.flights.len())
     }
+}
+
+/// So long before `time`, where there is such a time.
+fn before(time: SystemTime, age: Duration) -> SystemTime {
+    time.checked_sub(age).unwrap_or(time)
 }
 
 impl fmt::Debug for ResultStore {

@@ -20,6 +20,12 @@ pub(crate) enum Evicted {
     Replaced,
     /// Somebody dropped it.
     Dropped,
+    /// Its file is not what was written.
+    Corrupt,
+    /// Its file is another version's.
+    Build,
+    /// A file that a process which died was about to write.
+    Leftover,
 }
 
 impl Evicted {
@@ -31,6 +37,9 @@ impl Evicted {
             Self::Stale => "stale",
             Self::Replaced => "replaced",
             Self::Dropped => "dropped",
+            Self::Corrupt => "corrupt",
+            Self::Build => "version",
+            Self::Leftover => "leftover",
         }
     }
 }

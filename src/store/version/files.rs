@@ -18,8 +18,8 @@ use futures::TryStreamExt;
 /// What it takes to list the files of a table past all caches, and the caches that may be stale.
 #[derive(Clone)]
 pub(super) struct FileTable {
-    urls: Arc<[ListingTableUrl]>,
-    store: Arc<dyn ObjectStore>,
+    pub(super) urls: Arc<[ListingTableUrl]>,
+    pub(super) store: Arc<dyn ObjectStore>,
     file_extension: Arc<str>,
     ignore_subdirectory: bool,
     lists: Option<Arc<ListFilesCache>>,
@@ -42,7 +42,7 @@ pub(crate) struct FileVersion {
     /// What each URL of the table lists, whether the table takes it or not, sorted by path.
     lists: Box<[Box<[ObjectMeta]>]>,
     /// Those that the table reads, sorted by path.
-    files: Box<[ObjectMeta]>,
+    pub(super) files: Box<[ObjectMeta]>,
 }
 
 impl PartialEq for FileVersion {

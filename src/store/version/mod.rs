@@ -13,6 +13,7 @@
 mod declared;
 mod files;
 mod memory;
+mod portable;
 
 use std::sync::Arc;
 

@@ -10,10 +10,12 @@
 //! | `bounds` | sizes, eviction, memory that is given back |
 //! | `control` | modes, hints, functions, system tables |
 //! | `subplans` | parts that several queries have in common: given where they are the same, and never half of them |
+//! | `disk` | answers as files: restarts, other processes, corrupt files, what never leaves its process |
 //! | `stress` | random writers, readers, evictions and cancels against recomputation |
 
 mod bounds;
 mod control;
+mod disk;
 mod file_aggregates;
 mod files;
 mod flight;

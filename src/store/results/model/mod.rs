@@ -108,6 +108,8 @@ impl World {
             tag: String::new(),
             ttl: None,
             files: Vec::new(),
+            on_disk: None,
+            aged: Duration::ZERO,
             tier: entry::Tier::Result,
         }
     }
