@@ -1,5 +1,5 @@
 //! What the caches cost: a hit of a small answer, of many tables, of many files, of a large answer; and a miss. Plans that are
-//! used again, and texts that come once.
+//! used again, and texts that come once. One file more than a hundred, whose states are kept.
 //!
 //! `cargo bench --workspace --all-features --bench cache`. Every hit looks at its tables: the numbers are those of exact answers.
 
@@ -16,10 +16,15 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// Files are old enough to be trusted.
-fn write_aged(path: &Path, text: &str) -> Result<()> {
+fn write_aged(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
+    write_at(path, text, 0)
+}
+
+/// The same, `seconds` later.
+fn write_at(path: &Path, text: impl AsRef<[u8]>, seconds: u64) -> Result<()> {
     std::fs::write(path, text)?;
     let file = std::fs::File::options().write(true).open(path)?;
-    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000))?;
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds))?;
     Ok(())
 }
 
@@ -130,5 +135,52 @@ fn plans(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hits, plans);
+/// A table of a hundred files of 50,000 rows, and one more that is another each time.
+async fn hundred_files(ctx: &SessionContext, folder: &Path) -> Result<Vec<u8>> {
+    let table = folder.join("hundred");
+    std::fs::create_dir(&table)?;
+    let mut bytes = Vec::new();
+    for file in 0..=100 {
+        let path = table.join(format!("{file:03}.parquet"));
+        let rows =
+            format!("SELECT i * 7 % 1000 AS k, i * {file} AS v FROM generate_series(0, 49999) AS s(i)");
+        run(ctx, &format!("COPY ({rows}) TO '{}' STORED AS PARQUET", path.to_string_lossy())).await?;
+        bytes = std::fs::read(&path)?;
+        write_aged(&path, &bytes)?;
+    }
+    let location = table.to_string_lossy();
+    run(ctx, &format!("CREATE EXTERNAL TABLE hundred STORED AS PARQUET LOCATION '{location}'")).await?;
+    run(ctx, "SET slipstream.cache.file_aggregates = true").await?;
+    Ok(bytes)
+}
+
+/// An aggregate over files of which one is new: of the whole, it should take the part that the file is.
+fn appended(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
+    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let bytes =
+        runtime.block_on(hundred_files(&ctx, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let text = "SELECT k, sum(v), count(*), min(v), max(v) FROM hundred WHERE v % 3 <> 1 GROUP BY k";
+    let plain = format!("/*+ PLAIN */ {text}");
+    let last = folder.path().join("hundred").join("100.parquet");
+    let mut seconds = 0;
+    let mut group = c.benchmark_group("a hundred files and one");
+    group.sample_size(20);
+    group.bench_function("plain", |b| b.to_async(&runtime).iter(|| run(&ctx, &plain)));
+    runtime.block_on(run(&ctx, text)).unwrap_or_else(|error| panic!("{error}"));
+    group.bench_function("one is new", |b| {
+        b.to_async(&runtime).iter_batched(
+            || {
+                seconds += 1;
+                write_at(&last, &bytes, seconds).unwrap_or_else(|error| panic!("{error}"));
+            },
+            async |()| run(&ctx, text).await,
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, hits, plans, appended);
 criterion_main!(benches);

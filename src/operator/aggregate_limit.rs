@@ -8,6 +8,7 @@ use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{StreamExt, stream};
@@ -21,6 +22,14 @@ use crate::memory::AGGREGATE_MERGE;
 
 /// Bytes that a table without groups may take.
 const EMPTY_TABLE: usize = 64 << 10;
+
+/// Bytes of the table of a partial aggregate, in one of `partitions`.
+///
+/// It need not be large: it only spares the exchange rows, and puts them out when it is refused more. Those rows are held until the
+/// last of them was taken, and nobody counts them: a table that took all that is free would take it twice.
+fn partial_table(limit: usize, partitions: usize) -> usize {
+    (limit / 8 / partitions.max(1)).max(EMPTY_TABLE)
+}
 
 /// Runs `aggregate`, a grouped `AggregateExec` whose input was wrapped by [`aggregate_input`].
 ///
@@ -48,11 +57,18 @@ impl Wrap for AggregateLimit {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let ended = Arc::new(InputEnded::default());
-        let more_runs = match context.memory_pool().memory_limit() {
-            MemoryLimit::Finite(limit) => Merge::part(limit, inner.output_partitioning().partition_count()),
-            _ => usize::MAX,
-        };
-        let phases = Phases { ended: Arc::clone(&ended), more_runs, consumers: Mutex::default() };
+        let (mut more_runs, mut table) = (usize::MAX, usize::MAX);
+        if let MemoryLimit::Finite(limit) = context.memory_pool().memory_limit() {
+            let partitions = inner.output_partitioning().partition_count();
+            more_runs = Merge::part(limit, partitions);
+            if inner
+                .downcast_ref::<AggregateExec>()
+                .is_some_and(|node| *node.mode() == AggregateMode::Partial)
+            {
+                table = partial_table(limit, partitions);
+            }
+        }
+        let phases = Phases { ended: Arc::clone(&ended), more_runs, table, consumers: Mutex::default() };
         let memory_pool = PoolView::of(context.memory_pool(), phases);
         let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
         let config = context.session_config().clone().with_extension(ended);
@@ -101,6 +117,8 @@ struct Phases {
     ended: Arc<InputEnded>,
     /// Bytes of runs that a merge may read beyond those that it needs.
     more_runs: usize,
+    /// Bytes that the table of groups may take while it reads.
+    table: usize,
     /// By the id of the aggregate's consumer.
     consumers: Mutex<HashMap<usize, Holding>>,
 }
@@ -256,6 +274,8 @@ impl View for Phases {
         if holding.reading == 0 && additional <= EMPTY_TABLE {
             // It has nothing to spill, and DataFusion takes a refusal for a defect.
             pool.grow(reservation, additional);
+        } else if holding.reading > 0 && holding.reading + additional > self.table {
+            return resources_err!("{} holds its part of the memory, {} bytes", consumer.name(), self.table);
         } else {
             pool.try_grow(reservation, additional)?;
         }
@@ -273,7 +293,12 @@ mod tests {
 
     fn view(below: &Arc<dyn MemoryPool>) -> (Arc<dyn MemoryPool>, EndNotice) {
         let ended = Arc::new(InputEnded::default());
-        let phases = Phases { ended: Arc::clone(&ended), more_runs: MORE_RUNS, consumers: Mutex::default() };
+        let phases = Phases {
+            ended: Arc::clone(&ended),
+            more_runs: MORE_RUNS,
+            table: usize::MAX,
+            consumers: Mutex::default(),
+        };
         (PoolView::of(below, phases), EndNotice(ended))
     }
 
@@ -305,6 +330,29 @@ mod tests {
         let large = MemoryConsumer::new("Aggregate[1]").with_can_spill(true).register(&view);
         assert!(large.try_grow(EMPTY_TABLE + 1).is_err(), "that is a batch of groups");
         drop((table, large));
+        assert_eq!(below.reserved(), 0);
+    }
+
+    #[test]
+    fn a_partial_table_keeps_to_its_part_while_it_reads() {
+        assert_eq!((partial_table(16 << 20, 4), partial_table(1000, 2)), (512 << 10, EMPTY_TABLE));
+        let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(8000));
+        let ended = Arc::new(InputEnded::default());
+        let notice = EndNotice(Arc::clone(&ended));
+        let view = PoolView::of(
+            &below,
+            Phases { ended, more_runs: MORE_RUNS, table: 1000, consumers: Mutex::default() },
+        );
+        let table = MemoryConsumer::new("Aggregate[0]").with_can_spill(true).register(&view);
+        table.try_grow(2000).unwrap();
+        let error = table.try_grow(1).unwrap_err().to_string();
+        assert!(error.contains("holds its part of the memory, 1000 bytes"), "{error}");
+        table.shrink(1500);
+        table.try_grow(500).unwrap();
+        assert!(table.try_grow(1).is_err());
+        drop(notice);
+        table.try_grow(2000).unwrap();
+        drop(table);
         assert_eq!(below.reserved(), 0);
     }
 

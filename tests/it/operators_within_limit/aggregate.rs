@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Int64Array, RecordBatch};
 use datafusion::catalog::MemTable;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::{Limited, expected, small_batches};
 use crate::support::{picture, query, single, sql};
@@ -63,4 +65,30 @@ async fn a_table_without_groups_is_not_refused_in_hardly_any_memory() {
     assert_eq!(expected.len(), 2);
     query(&limited.ctx, "SET slipstream.memory.limit = '1KB'").await.unwrap();
     assert_eq!(limited.rows(query_text).await.unwrap(), expected);
+}
+
+/// A partial aggregate gives its groups early, and leaves the memory to what has to keep them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partial_table_takes_a_small_part_of_the_memory() {
+    let limited = limited(64).await;
+    let expected = limited.rows(GROUPS).await.unwrap();
+    let peak = async || {
+        let plan = limited.ctx.sql(GROUPS).await.unwrap().create_physical_plan().await.unwrap();
+        collect(Arc::clone(&plan), limited.ctx.task_ctx()).await.unwrap();
+        let mut partial = plan;
+        while !is_partial(&partial) {
+            partial = Arc::clone(partial.children()[0]);
+        }
+        partial.metrics().unwrap().sum_by_name("peak_mem_used").unwrap().as_usize()
+    };
+    let whole = peak().await;
+    query(&limited.ctx, "SET slipstream.memory.limit = '16MB'").await.unwrap();
+    let part = peak().await;
+    // Of the eighth, and what one more batch of groups in each partition takes.
+    assert!(part < 4 << 20 && whole > 4 << 20, "{part} of {whole}");
+    assert_eq!(limited.rows(GROUPS).await.unwrap(), expected);
+}
+
+fn is_partial(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.downcast_ref::<AggregateExec>().is_some_and(|node| *node.mode() == AggregateMode::Partial)
 }
