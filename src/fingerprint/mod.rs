@@ -12,6 +12,8 @@
 //! | `token.rs` | the words that a key is made of, the key, and pins of addresses |
 //! | `plan.rs`, `expr.rs` | the allow-list of plan nodes and expressions |
 //! | `settings.rs` | the settings that can change an answer |
+//! | `shape.rs`, `term.rs` | a query taken apart, to be compared with others of the same source |
+//! | `draw.rs`, `relation.rs` | how a plan is taken apart |
 //!
 //! It is taken of the *optimized* logical plan. Aliases of tables are gone there, views are their definitions, and a function
 //! that has one value for a whole statement (`now()`, `current_date`, a stable function of the user's) is its value: the key
@@ -21,9 +23,13 @@
 //! key, and the reason is said. Which rows a subtree of a *physical* plan has, whatever their order and columns, is another
 //! question, asked for estimates: `physical/fingerprint.rs`.
 
+mod draw;
 mod expr;
 mod plan;
+mod relation;
 mod settings;
+mod shape;
+mod term;
 mod token;
 
 use std::borrow::Cow;
@@ -33,8 +39,11 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::logical_expr::LogicalPlan;
 
+pub(crate) use draw::draw;
 use plan::Writer;
 pub(crate) use settings::SettingsMemo;
+pub(crate) use shape::{Shape, Shaped, SortKey};
+pub(crate) use term::Term;
 pub(crate) use token::{Key, Pin, Token};
 
 /// Why a query has no key, or its answer is not kept: a kind to count by, and what exactly.

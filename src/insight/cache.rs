@@ -159,7 +159,7 @@ impl SystemTable for CacheTable {
 
 /// | column | type | meaning |
 /// |---|---|---|
-/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
+/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `broader_hits` (computed from a broader answer), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` |
 /// | `reason` | Utf8 | of what was refused and evicted; else NULL |
 /// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last three, now |
 /// | `tier` | Utf8 | `result`, of answers and of parts, or `plan` |

@@ -14,11 +14,15 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::Slipstream;
+use super::reuse::{Broader, Current, seek, shaped};
 use crate::config::{CacheMode, SlipstreamOptions};
 use crate::fingerprint::{Fingerprint, Key, Refusal, Token, fingerprint};
 use crate::operator::{CachedResultExec, Recorder};
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::{CachedResult, Evicted, Limits, Tier, Version, VersionedTable, are_current, versions_of};
+
+/// What EXPLAIN says where there is nothing.
+const NO_ANSWER: &str = "there is no answer to it yet";
 
 /// What the cache has for a query.
 pub(super) enum Looked {
@@ -28,6 +32,8 @@ pub(super) enum Looked {
     Hit(Arc<dyn ExecutionPlan>),
     /// No answer, and what it takes to keep the one that is to come.
     Miss(Box<Recorder>),
+    /// No answer, and a broader one that it can be computed from.
+    Broader(Box<Broader>, Box<Recorder>),
 }
 
 /// A query, or a part of one, with its key and its tables.
@@ -53,8 +59,7 @@ pub(super) async fn look_up(
     }
     match plan {
         LogicalPlan::Explain(explain) => {
-            let verdict = foresee(slipstream, &explain.plan, session, options).await;
-            report(scope, verdict);
+            foresee(slipstream, &explain.plan, session, options, scope).await;
             return Ok(Looked::Nothing);
         }
         LogicalPlan::Analyze(_) => {
@@ -115,11 +120,54 @@ async fn find(
         report(scope, Verdict::Applied(describe(&result).into()));
         return Ok(Looked::Hit(Arc::new(CachedResultExec::new(result))));
     }
-    store.stats().miss();
-    let recorder = recorder(slipstream, asked, session, options, scope).await?;
-    scope.cache_outcome("miss");
-    report(scope, Verdict::Refused("there is no answer to it yet".into()));
+    let recorder = recorder(slipstream, asked, session, options, scope).await;
+    let mut recorder = recorder.inspect_err(|_| store.stats().miss())?;
+    if options.cache_broader {
+        match broader(slipstream, plan, &mut recorder, session, options).await {
+            Ok(broader) => return Ok(Looked::Broader(Box::new(broader), Box::new(recorder))),
+            Err(refusal) => not_from_broader(slipstream, scope, refusal),
+        }
+    }
+    missed(slipstream, scope);
     Ok(Looked::Miss(Box::new(recorder)))
+}
+
+/// There is no answer, and none to compute it from.
+pub(super) fn missed(slipstream: &Slipstream, scope: &QueryScope) {
+    slipstream.results().stats().miss();
+    scope.cache_outcome("miss");
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+}
+
+/// The query is computed from a broader answer.
+pub(super) fn from_broader(slipstream: &Slipstream, scope: &QueryScope, broader: &Broader) {
+    slipstream.results().used_for_narrower(&broader.result);
+    scope.cache_outcome("broader");
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+    report_broader(scope, Verdict::Applied(broader.said.clone().into()));
+}
+
+/// It is not, and why.
+pub(super) fn not_from_broader(slipstream: &Slipstream, scope: &QueryScope, refusal: Refusal) {
+    slipstream.results().stats().refused(refusal.kind);
+    report_broader(scope, Verdict::Refused(refusal.reason));
+}
+
+/// A broader answer of the versions that `recorder` knows. What is asked is put into the recorder, for narrower queries to
+/// come.
+async fn broader(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    recorder: &mut Recorder,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Result<Broader, Refusal> {
+    let shaped = shaped(slipstream, plan, &recorder.tables, session, options)?;
+    recorder.shape = Some(Arc::clone(&shaped));
+    if options.cache_mode == CacheMode::Refresh {
+        return Err(Refusal::new("broader mode", "slipstream.cache.mode = refresh computes anew"));
+    }
+    seek(slipstream, plan, &shaped, options, Current::Versions(&recorder.versions)).await
 }
 
 /// The key of `plan`: what is asked, of which tables, under which settings, by whom.
@@ -150,7 +198,18 @@ pub(super) fn identify(
         tables.push(VersionedTable::new(table, session, slipstream.table_versions(), aging)?);
     }
     print.pins.extend(tables.iter().filter_map(VersionedTable::pin));
-    let mut tokens = std::mem::take(&mut print.tokens);
+    let key = key_of(slipstream, std::mem::take(&mut print.tokens), &tables, session, options);
+    Ok(Asked { key, print, tables })
+}
+
+/// The key of what these words say of `tables`: under the session's settings, and for whom it is.
+pub(super) fn key_of(
+    slipstream: &Slipstream,
+    mut tokens: Vec<Token>,
+    tables: &[VersionedTable],
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Arc<Key> {
     tokens.extend(tables.iter().map(VersionedTable::token));
     let store = slipstream.results();
     tokens.push(Token::Text(store.memo().text(session.config().options()).as_ref().into()));
@@ -158,7 +217,7 @@ pub(super) fn identify(
         "" => tokens.extend([Token::Kind("session"), Token::Text(session.session_id().into())]),
         tag => tokens.extend([Token::Kind("tag"), Token::Text(tag.into())]),
     }
-    Ok(Asked { key: store.key(tokens), print, tables })
+    store.key(tokens)
 }
 
 /// The answer to what was asked, if there is one that may be given now.
@@ -232,6 +291,8 @@ async fn recorder(
         // What will not be kept is not to be waited for.
         shares: uses && keeps && print.determined_below.is_none(),
         keeps,
+        shape: None,
+        derived: false,
         scope: scope.clone(),
     })
 }
@@ -263,24 +324,43 @@ async fn foresee(
     plan: &LogicalPlan,
     session: &dyn Session,
     options: &SlipstreamOptions,
-) -> Verdict {
+    scope: &QueryScope,
+) {
     let asked = match ask(slipstream, plan, session, options) {
         Ok(asked) => asked,
-        Err(refusal) => return Verdict::Refused(refusal.reason),
+        Err(refusal) => return report(scope, Verdict::Refused(refusal.reason)),
     };
-    match current(slipstream, &asked, options).await {
-        Some(result) => Verdict::Applied(describe(&result).into()),
-        None => Verdict::Refused("there is no answer to it yet".into()),
+    if let Some(result) = current(slipstream, &asked, options).await {
+        return report(scope, Verdict::Applied(describe(&result).into()));
     }
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+    if !options.cache_broader {
+        return;
+    }
+    let found = match shaped(slipstream, plan, &asked.tables, session, options) {
+        Ok(shaped) => seek(slipstream, plan, &shaped, options, Current::Tables(&asked.tables)).await,
+        Err(refusal) => Err(refusal),
+    };
+    report_broader(
+        scope,
+        match found {
+            Ok(broader) => Verdict::Applied(broader.said.into()),
+            Err(refusal) => Verdict::Refused(refusal.reason),
+        },
+    );
 }
 
 /// An answer in one line. Its age is left out, as all times are: a picture of the same should be the same.
-fn describe(result: &CachedResult) -> String {
+pub(super) fn describe(result: &CachedResult) -> String {
     let tables = match result.tables() {
         [] => "no table".to_owned(),
         tables => tables.join(", "),
     };
     format!("answered by {} ({} rows, made from {tables})", result.name(), result.rows)
+}
+
+fn report_broader(scope: &QueryScope, verdict: Verdict) {
+    scope.report(RuleReport { rule: "broader_answer", verdict, elapsed: Duration::ZERO });
 }
 
 fn report(scope: &QueryScope, verdict: Verdict) {

@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use super::compaction::Kept;
 use super::stream::AnswerStream;
 use crate::clock::Clock;
-use crate::fingerprint::{Key, Pin, Refusal};
+use crate::fingerprint::{Key, Pin, Refusal, Shaped};
 use crate::operator::passthrough::{Passthrough, Wrap};
 use crate::scope::QueryScope;
 use crate::store::{
@@ -51,6 +51,10 @@ pub(crate) struct Recorder {
     pub(crate) shares: bool,
     /// Whether the answer is put in.
     pub(crate) keeps: bool,
+    /// What is asked, taken apart, where broader answers are looked for.
+    pub(crate) shape: Option<Arc<Shaped>>,
+    /// Whether the answer is computed from a broader one: what was said of that stays.
+    pub(crate) derived: bool,
     /// Where the outcome is said.
     pub(crate) scope: QueryScope,
 }
@@ -102,6 +106,16 @@ impl Recorder {
         result.versions() == self.versions && !result.is_expired(self.clock.now())
     }
 
+    /// The rows are computed from `broader`, an answer of the same versions. They are as old as that one: where age counts,
+    /// they are not kept, or they would seem to be new.
+    pub(crate) fn derive_from(&mut self, broader: &CachedResult) {
+        self.derived = true;
+        if broader.has_an_end() || self.ttl.is_some() {
+            self.keeps = false;
+            self.shares = false;
+        }
+    }
+
     /// Whether so many rows and bytes may still be kept, and reserves them.
     pub(super) fn may_keep(&self, kept: &Kept, reservation: &MemoryReservation) -> Result<(), Refusal> {
         if kept.bytes > self.limits.bytes || kept.rows > self.limits.rows {
@@ -144,6 +158,7 @@ impl Recorder {
             tag: self.tag.clone(),
             ttl: self.ttl,
             files: Vec::new(),
+            shape: self.shape.clone(),
         };
         // From here on the answer's own.
         drop(reservation);
@@ -168,6 +183,8 @@ impl Recorder {
             self.store.stats().refused(refusal.kind);
         }
         match (self.tier, outcome) {
+            // "broader" says more than that it was kept, too.
+            (Tier::Result, _) if self.derived => {}
             (Tier::Result, Ok(_)) => self.scope.cache_outcome("stored"),
             (Tier::Result, Err(refusal)) => {
                 self.scope.cache_outcome(format!("not stored: {}", refusal.reason));

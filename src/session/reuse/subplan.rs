@@ -139,6 +139,8 @@ impl Parts<'_> {
             ttl: time_to_live(options, aging),
             shares: options.cache_mode == CacheMode::Use,
             keeps: true,
+            shape: None,
+            derived: false,
             scope: self.scope.clone(),
         }
     }
