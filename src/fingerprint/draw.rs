@@ -25,14 +25,21 @@ use super::{Refusal, ScannedTable, Token};
 /// The most nodes that all expressions of a shape may have: what is named once and used twice, level by level, would double.
 const MAX_NODES: usize = 5_000;
 
-/// A column as an expression over the source.
+/// A column of some node of the plan, as an expression over the source.
+///
+/// Where a plan has projections one above the other, a column of the highest is replaced by what it is in the next, and so on
+/// down: what an optimizer has computed early, or given a name of its own, and what it has left where it was written, come
+/// out as the same expression.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
+    /// The expression.
     pub(super) expr: Expr,
+    /// How many nodes it has, so that the nodes of what it is put into are known before that is made.
     nodes: usize,
 }
 
 impl Known {
+    /// An expression over the source, whose nodes are counted here.
     pub(super) fn of(expr: Expr) -> Self {
         let nodes = nodes(&expr);
         Self { expr, nodes }
@@ -44,10 +51,14 @@ impl Known {
     }
 }
 
-/// A plan whose source is written down, as far as it was lifted off.
+/// A plan whose source is written down, as far as it was lifted off. Its parts are those of a [`Shape`], and each node of the
+/// plan adds one, as long as the nodes come in the order in which a query is made: rows, conditions, groups, conditions on
+/// groups, order, limit.
 #[derive(Debug, Default)]
 pub(super) struct Block {
+    /// What each of the plan's columns is.
     pub(super) columns: Vec<Known>,
+    /// What its rows, or the rows that it groups, satisfy.
     pub(super) conjuncts: Vec<Term>,
     group: Option<Vec<Term>>,
     having: Vec<Term>,
@@ -71,7 +82,7 @@ impl Block {
 struct Mark {
     words: usize,
     relations: usize,
-    fetches: bool,
+    fetch: Option<usize>,
 }
 
 /// Draws one plan.
@@ -80,8 +91,8 @@ pub(super) struct Drawing {
     pub(super) writer: Writer,
     /// Relations that were met.
     relations: usize,
-    /// Whether a scan was told to stop early.
-    pub(super) fetches: bool,
+    /// The fewest rows after which a scan was told to stop.
+    pub(super) fetch: Option<usize>,
     /// Nodes of expressions that may still be made.
     left: usize,
 }
@@ -95,11 +106,13 @@ pub(crate) fn draw(plan: &LogicalPlan, tables: Vec<ScannedTable>) -> Result<(Vec
     // A table is its place among those of the whole query: their versions are in that order.
     let known = tables.len();
     writer.out.tables = tables;
-    let mut drawing = Drawing { writer, relations: 0, fetches: false, left: MAX_NODES };
+    let mut drawing = Drawing { writer, relations: 0, fetch: None, left: MAX_NODES };
     let Block { columns, conjuncts, group, having, order, window } = drawing.block(plan)?;
-    // A scan stops early for a limit that is right above it. Any other limit is a relation's own, and refused by its words.
-    let for_limit = window.fetch.is_some() && order.is_empty() && group.is_none();
-    if drawing.fetches && !for_limit {
+    // A scan stops early for a limit that is right above it, when it has as many rows. Any other limit is a relation's own,
+    // and refused by its words; one that somebody gave the scan itself is no limit of the query.
+    let needed = window.fetch.map(|fetch| fetch.saturating_add(window.skip));
+    let for_limit = |fetch: usize| needed.is_some_and(|needed| fetch >= needed);
+    if drawing.fetch.is_some_and(|fetch| !for_limit(fetch) || !order.is_empty() || group.is_some()) {
         return Err(Refusal::new("broader shape", "a scan stops before its end"));
     }
     if drawing.writer.out.tables.len() != known {
@@ -111,14 +124,17 @@ pub(crate) fn draw(plan: &LogicalPlan, tables: Vec<ScannedTable>) -> Result<(Vec
 }
 
 impl Drawing {
+    /// Where the source is now: what is lifted off next may turn out not to fit.
     fn mark(&self) -> Mark {
-        Mark { words: self.writer.out.tokens.len(), relations: self.relations, fetches: self.fetches }
+        Mark { words: self.writer.out.tokens.len(), relations: self.relations, fetch: self.fetch }
     }
 
+    /// Forgets what was written since. The numbers of relations are given again: they have to follow from the words alone, or
+    /// equal sources would number their columns otherwise.
     fn back_to(&mut self, mark: &Mark) {
         self.writer.out.tokens.truncate(mark.words);
         self.relations = mark.relations;
-        self.fetches = mark.fetches;
+        self.fetch = mark.fetch;
     }
 
     /// The number of another relation.
@@ -174,6 +190,7 @@ impl Drawing {
         Ok(Block { columns: columns.collect(), ..Block::default() })
     }
 
+    /// A projection says what the columns above it are, and nothing of the rows.
     fn projection(&mut self, projection: &Projection) -> Result<Block, Refusal> {
         let mut block = self.input(&projection.input, |_| true)?;
         let input = projection.input.schema();
@@ -182,6 +199,8 @@ impl Drawing {
         Ok(block)
     }
 
+    /// A filter above groups is on groups. One above a limit is on the rows that the limit has let through, which other
+    /// conditions would have changed: there the limit is a relation.
     fn filter(&mut self, filter: &Filter) -> Result<Block, Refusal> {
         let mut block = self.input(&filter.input, |block| !block.window.cuts())?;
         let schema = filter.input.schema();
@@ -191,6 +210,7 @@ impl Drawing {
         Ok(block)
     }
 
+    /// A limit of what a limit below lets through is one limit. An optimizer may also have put it into the sort.
     fn limit(&mut self, limit: &Limit) -> Result<Block, Refusal> {
         let no_number = || Refusal::new("broader shape", "a limit is no number");
         let skip = literal(limit.skip.as_deref(), 0).ok_or_else(no_number)?;
@@ -203,6 +223,7 @@ impl Drawing {
         Ok(block)
     }
 
+    /// A sort makes an order that was there before one among its equal rows, at best: it is forgotten.
     fn sort(&mut self, sort: &Sort) -> Result<Block, Refusal> {
         let mut block = self.input(&sort.input, |block| !block.window.cuts())?;
         let schema = sort.input.schema();
@@ -216,6 +237,8 @@ impl Drawing {
         Ok(block)
     }
 
+    /// An aggregate of rows is lifted off; of groups, or of the first rows, it is left with a relation below it. Grouping sets
+    /// have rows of several sizes of groups, and are a relation, too.
     fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Block, Refusal> {
         if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return self.opaque(plan);
@@ -247,7 +270,8 @@ impl Drawing {
         self.replaced(expr, |column| columns.get(schema.maybe_index_of_column(column)?).cloned())
     }
 
-    /// `expr` with its columns replaced.
+    /// `expr` with its columns replaced. Names that it gave to its parts are left out: a name is for whoever looks at the
+    /// columns of a node, and here nobody does any more.
     pub(super) fn replaced(
         &mut self,
         expr: &Expr,

@@ -25,11 +25,16 @@ use super::draw::{Block, Drawing, Known, add_conjuncts};
 use super::term::Term;
 use super::{Refusal, Token};
 
-/// Two columns that a join compares.
+/// Two columns that a join compares, the left one first. Both are columns of the source, of one type whose equal values are
+/// the same value: each may stand for the other in rows that match.
 type Pair = (Column, Column);
 
 impl Drawing {
     /// A table, whichever of its columns are read, without its filters.
+    ///
+    /// All columns of the table are among the words, with their types: a table of one identity may come to have others. A
+    /// filter that the table promises to apply is a conjunct like one that a node above it applies, and one that is in both
+    /// places is there once.
     pub(super) fn scan(&mut self, plan: &LogicalPlan, scan: &TableScan) -> Result<Block, Refusal> {
         let provider = source_as_provider(&scan.source)
             .map_err(|_| Refusal::new("broader shape", "a table is of a kind of its own"))?;
@@ -37,7 +42,7 @@ impl Drawing {
             return self.opaque(plan);
         }
         let number = self.relation();
-        self.fetches |= scan.fetch.is_some();
+        self.fetch = self.fetch.into_iter().chain(scan.fetch).min();
         self.writer.kind("table")?;
         self.writer.table(scan, provider)?;
         for field in scan.source.schema().fields() {
@@ -54,6 +59,9 @@ impl Drawing {
     }
 
     /// Two relations, and the conjuncts that can be looked at above both.
+    ///
+    /// The order of the two, and of the joins of several, is a part of the source: queries that join the same tables in another
+    /// order are of another source, and are not compared.
     pub(super) fn join(&mut self, join: &Join) -> Result<Block, Refusal> {
         let kind = format!("{:?} {:?} {}", join.join_type, join.null_equality, join.null_aware);
         self.writer.kind("joined")?;
@@ -138,7 +146,8 @@ impl Drawing {
         Ok(())
     }
 
-    /// The rows of a join, and its own condition.
+    /// The rows of a join, and its own condition: of an inner join one like any other, of the others a part of the source,
+    /// since it decides which rows match, and not which are kept.
     fn joined(&mut self, join: &Join, left: Block, right: Block) -> Result<Block, Refusal> {
         let both: Vec<Known> = left.columns.iter().chain(&right.columns).cloned().collect();
         let filter = match &join.filter {
@@ -181,7 +190,7 @@ impl Drawing {
     }
 }
 
-/// `block` with some of its columns replaced by others.
+/// `block` with some of its columns replaced by others, wherever they are used. Conjuncts that become equal are there once.
 fn replace<'a>(block: &mut Block, same: impl Fn(&Column) -> Option<&'a Column>) -> Result<(), Refusal> {
     for known in &mut block.columns {
         *known = Known::of(with_columns(&known.expr, &same)?);

@@ -220,10 +220,9 @@ fn of_groups(read: &Read, bytes: &mut Bytes<'_>) -> (Query, Query) {
     let keys = bytes.some(KEYS, 2);
     let aggregates = bytes.some(AGGREGATES, 3);
     let grouped = |keys: &[&str], outputs: &[String], condition: &str, having: &str| {
-        let columns = keys.iter().map(|key| (*key).to_owned()).chain(outputs.iter().cloned());
-        let columns: Vec<String> = columns.collect();
+        let columns: Vec<&str> = keys.iter().copied().chain(outputs.iter().map(String::as_str)).collect();
         let by = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
-        format!("SELECT {} FROM {} WHERE {condition}{by}{having}", columns.join(", "), read.source)
+        format!("SELECT {} FROM {} WHERE {condition}{by}{having}", numbered(&columns), read.source)
     };
     let all: Vec<String> = aggregates.iter().map(|aggregate| (*aggregate).to_owned()).collect();
     let few = &FEW[..if bytes.roll(4) == 3 { 4 } else { 2 }];
@@ -332,7 +331,7 @@ fn run(cases: u32, seed: RngSeed) -> Tally {
         tally.cases += 1;
         if outcome == "broader" {
             tally.given += 1;
-            for step in ["filtered", "grouped", "rolled up", "sorted", "cut", "projected", "w, x"] {
+            for step in ["filtered", "grouped", "rolled up", "sorted", "cut", "w, x"] {
                 if said.contains(step) {
                     *tally.steps.entry(step).or_default() += 1;
                 }
@@ -340,7 +339,13 @@ fn run(cases: u32, seed: RngSeed) -> Tally {
         }
         Ok(())
     };
-    let config = Config { cases, rng_seed: seed, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases,
+        rng_seed: seed,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Config::default()
+    };
     let result = TestRunner::new(config).run(&vec(ANY, 80), |decided| runtime.block_on(check(decided)));
     if let Err(error) = result {
         panic!("seed {seed}: {error}");
@@ -350,7 +355,7 @@ fn run(cases: u32, seed: RngSeed) -> Tally {
 
 fn assert_not_degenerate(tally: &Tally) {
     assert!(tally.given * 10 > tally.cases * 3, "{tally:?}");
-    assert_eq!(tally.steps.len(), 7, "{tally:?}");
+    assert_eq!(tally.steps.len(), 6, "{tally:?}");
 }
 
 #[test]

@@ -41,12 +41,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("SELECT k + n AS a FROM w", "SELECT k - n FROM w", "is not in the answer"),
     ("SELECT k FROM w", "SELECT k FROM w ORDER BY at LIMIT 3", "at is not in the answer"),
     // Conditions that may fail for rows that a plain plan does not look at.
-    ("SELECT n, k FROM w", "SELECT n FROM w WHERE k > 0 AND n / k > 2", "might fail"),
-    (
-        "SELECT s, k FROM w WHERE s = 'b'",
-        "SELECT k FROM w WHERE s = 'b' AND k > 90 AND CAST(s AS INT) = 1",
-        "might fail",
-    ),
+    ("SELECT n, k FROM w", "SELECT n FROM w WHERE n / (k + 100) = 0", "might fail"),
+    ("SELECT d, k FROM w", "SELECT k FROM w WHERE CAST(d AS INT) + k = 5", "might fail"),
     // Groups.
     ("SELECT k, sum(n) FROM w GROUP BY k", "SELECT k FROM w", "the query asks for rows"),
     ("SELECT k, sum(n) AS t FROM w GROUP BY k", "SELECT sum(n) FROM w WHERE g = 1", "g is not in the answer"),
@@ -65,7 +61,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "SELECT k, sum(n) AS t FROM w GROUP BY k",
         "only rows with sum(n)",
     ),
-    ("SELECT sum(n), count(*) FROM w", "SELECT sum(n) FROM w WHERE 1 = g", "g is not in the answer"),
+    ("SELECT sum(n), count(*) FROM w", "SELECT sum(n) FROM w WHERE 1 = g", "the total of other rows"),
     ("SELECT sum(n), count(*) FROM w", "SELECT k, sum(n) FROM w GROUP BY k", "the answer is a total"),
     ("SELECT k, f, sum(n) FROM w GROUP BY k, f", "SELECT f, sum(n) FROM w GROUP BY f", "may be -0.0 or 0.0"),
     (
@@ -96,8 +92,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "cannot be made of the same",
     ),
     (
-        "SELECT k, g, count(DISTINCT n), sum(d) FROM w GROUP BY k, g",
-        "SELECT k, count(DISTINCT n), sum(d) FROM w GROUP BY k",
+        "SELECT k, g, count(DISTINCT n), avg(d) FROM w GROUP BY k, g",
+        "SELECT k, count(DISTINCT n), avg(d) FROM w GROUP BY k",
         "cannot be made of the same",
     ),
     (

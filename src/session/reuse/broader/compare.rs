@@ -40,6 +40,9 @@ pub(super) struct Difference<'a> {
 
 /// What it takes to answer `asked` from the `rows` rows of an answer to `kept`, a query of the same source.
 ///
+/// An answer that was cut off has the first rows of its order, or some rows where it has none. Another query's rows are among
+/// them where it asks for a part of these very rows: nothing may be left out before they are counted.
+///
 /// # Errors
 /// Why it cannot be.
 pub(super) fn compare<'a>(kept: &Shape, rows: usize, asked: &'a Shape) -> Result<Difference<'a>, Refusal> {

@@ -72,6 +72,9 @@ pub(super) fn compensate(
 }
 
 /// The conjuncts that are left, over the answer's columns.
+///
+/// They are on rows of the source, and no aggregate stands in them. Where the answer has groups, they are found among its keys
+/// or not at all: a condition on keys holds for all rows of a group or for none.
 fn conditions(
     difference: &Difference<'_>,
     kept: &Shape,
@@ -105,11 +108,17 @@ fn safe(term: &Term, condition: Expr, type_of: &impl Fn(&Expr) -> Option<DataTyp
 
 /// The expressions of a query, over the columns of an answer or of its groups.
 struct Written {
+    /// What is left to be asked of the answer's rows.
     conjuncts: Vec<Expr>,
+    /// Keys and aggregates, where the rows are grouped.
     groups: Option<(Vec<Expr>, Vec<Expr>)>,
+    /// What is left to be asked of groups.
     having: Vec<Expr>,
+    /// By what they are sorted; nothing, where the query has no order, or the answer is in it.
     order: Vec<SortExpr>,
+    /// The query's columns.
     outputs: Vec<Expr>,
+    /// Whether the rows are taken in the order in which the answer has them.
     in_order: bool,
 }
 
@@ -186,6 +195,9 @@ impl Written {
     }
 
     /// The whole plan, over `leaf`.
+    ///
+    /// The query's columns come last, behind the limit: what might fail for some row is computed of the rows that are given,
+    /// as it is in a plain plan, and of no other.
     fn build(
         self,
         leaf: LogicalPlan,
@@ -219,7 +231,7 @@ impl Written {
     }
 }
 
-/// The query's order.
+/// The query's order, over what `rewrite` writes its expressions over.
 fn ordered(
     asked: &Shape,
     mut rewrite: impl FnMut(&Expr) -> Result<Expr, Refusal>,
@@ -228,6 +240,7 @@ fn ordered(
     keys.map(|key| Ok(SortExpr::new(rewrite(key.term.expr())?, key.asc, key.nulls_first))).collect()
 }
 
+/// `plan` with a filter above it, where there is something to ask.
 fn filtered(plan: LogicalPlan, conditions: Vec<Expr>) -> DataFusionResult<LogicalPlan> {
     match conjunction(conditions) {
         Some(condition) => Ok(LogicalPlan::Filter(Filter::try_new(condition, Arc::new(plan))?)),

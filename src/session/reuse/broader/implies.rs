@@ -47,13 +47,17 @@ struct Bound {
     inclusive: bool,
 }
 
-/// What a condition says, and of what.
+/// What a condition says, and of what. The expression may be any: of a column nothing more is known than of `a + b`, as long
+/// as two conditions are on the same one, word by word.
 struct Said {
     of: Term,
     values: Values,
 }
 
 /// Whether every row for which all of `known` are true has `wanted` true, as far as that can be seen.
+///
+/// `false` says nothing: conditions on several expressions, on the results of functions, and everything that only arithmetic
+/// would show, are not understood. What is the same word by word follows in any case.
 pub(super) fn implies(known: &[Term], wanted: &Term) -> bool {
     if known.contains(wanted) {
         return true;
@@ -128,6 +132,9 @@ fn compared(op: Operator, at: &ScalarValue) -> Option<Values> {
 }
 
 /// Whether a value that satisfies all of `known` is one of `wanted`.
+///
+/// Of ranges, one of the known has to lie in the wanted by itself, which is exact for one range and careful for several.
+/// Where no value satisfies all of the known, anything follows: the query has no rows, and any answer has all of them.
 fn lies_in(known: &[Values], wanted: &Values) -> bool {
     // Values that are listed can be tried one by one.
     let listed = known.iter().filter_map(|values| match values {
@@ -180,7 +187,8 @@ fn may_have(values: &Values, value: &ScalarValue) -> bool {
     known_to_have(values, value) != Some(false)
 }
 
-/// Whether `value` is one of `values`; `None` where it cannot be compared.
+/// Whether `value` is one of `values`; `None` where it cannot be compared, which is neither: it may not be left out where it
+/// could be one, nor counted where it might not be.
 fn known_to_have(values: &Values, value: &ScalarValue) -> Option<bool> {
     let is =
         |at: &Bound, side| order(value, &at.at).map(|found| found == side || (at.inclusive && found.is_eq()));
@@ -241,5 +249,5 @@ fn has_one_order(value: &ScalarValue) -> bool {
 }
 
 #[cfg(test)]
-#[path = "implies_tests.rs"]
+#[path = "tests.rs"]
 mod tests;

@@ -16,6 +16,9 @@ use crate::fingerprint::{Refusal, Term};
 const OF_FIELDS: &[&str] = &["arrow_field", "arrow_metadata"];
 
 /// The columns of an answer: which expressions over the source each is.
+///
+/// A column that is one of the source's keeps its name there, since functions may look at the names of their arguments, and
+/// each has a relation of its own, since an answer may have several columns of one name.
 pub(super) struct Columns<'a> {
     /// Their names as the answer's leaf has them: those of the source where they are its columns.
     pub(super) names: SchemaRef,
@@ -116,6 +119,9 @@ pub(super) fn has_floats(of: &DataType) -> bool {
 
 /// `expr` with the largest of its parts that `known` knows replaced by what they are.
 ///
+/// Parts are looked for from the top: where an answer has `a + b`, a query for `(a + b) * 2` needs neither `a` nor `b`. An
+/// aggregate is a whole: an argument of it that is in the answer is not what it is an aggregate of.
+///
 /// # Errors
 /// A column of the source is left, or an aggregate.
 pub(super) fn rewritten(
@@ -174,7 +180,8 @@ pub(super) fn cannot_fail(expr: &Expr, type_of: &impl Fn(&Expr) -> Option<DataTy
     walked.is_ok() && !fails
 }
 
-/// Whether a node has a value where its operands have.
+/// Whether a node has a value where its operands have. This is a list of what is known, and not of what is not: a function is
+/// not on it, whatever it does, since some fail for a string that is no date, and nothing tells which.
 fn has_a_value(node: &Expr, type_of: &impl Fn(&Expr) -> Option<DataType>) -> bool {
     let is_integer = |expr: &Expr| type_of(expr).is_some_and(|of| of.is_integer());
     match node {
@@ -196,6 +203,7 @@ fn has_a_value(node: &Expr, type_of: &impl Fn(&Expr) -> Option<DataType>) -> boo
             _ => false,
         },
         Expr::Column(_) | Expr::Literal(..) | Expr::Not(_) | Expr::Between(_) | Expr::InList(_) => true,
+        Expr::Case(_) => true,
         Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => {
             true
         }

@@ -58,6 +58,8 @@ const OF_ROWS: &[Known] = &[
     functions::median::median_udaf,
 ];
 
+/// Whether a function is this one: the object, or one of the same type that says it is equal. A function of the owner's that
+/// has been registered under the name of another is not.
 fn is(function: &AggregateUDF, known: Known) -> bool {
     known().as_ref() == function
 }
@@ -67,6 +69,9 @@ fn is_one_of(function: &AggregateUDF, known: &[Known]) -> bool {
 }
 
 /// The groups of a query, computed from the rows of an answer.
+///
+/// First all expressions of the query are rewritten, and what they need is gathered on the way: each aggregate once, whoever
+/// asks for it. Then the keys and the aggregates are handed out, for one node that computes them.
 pub(super) struct Rollup<'a> {
     from: &'a Columns<'a>,
     grain: Grain,
@@ -150,6 +155,9 @@ impl<'a> Rollup<'a> {
     }
 
     /// What computes an aggregate, over the answer's columns.
+    ///
+    /// Of groups there are two ways: from the aggregate that the groups have, or, where duplicates make no difference, from
+    /// the keys themselves, of which every value is there. Of rows it is the aggregate itself, of rewritten arguments.
     fn computed(&self, term: &Term, call: &AggregateFunction) -> Result<(Expr, After), Refusal> {
         let refused = |why: &str| Err(Refusal::new("broader aggregate", format!("{} {why}", term.text())));
         let params = &call.params;
@@ -194,7 +202,10 @@ impl<'a> Rollup<'a> {
         ))
     }
 
-    /// The aggregate `call` of all groups, each of which has its own in `column`.
+    /// The aggregate `call` of all groups, each of which has its own in `column`; `None` where that is not enough to know.
+    ///
+    /// The least of NaN and a number depends on which comes first, and the sum of three floats on which two are added first:
+    /// of floats nothing is made of parts.
     fn of_groups(&self, call: &AggregateFunction, column: &Expr) -> Option<(Expr, After)> {
         let of = self.from.type_of(column).filter(|of| !has_floats(of))?;
         let with = |func: Arc<AggregateUDF>| {
@@ -222,14 +233,17 @@ impl<'a> Rollup<'a> {
     }
 }
 
+/// What a key is called between the aggregate and what is above it. The query's own names are given at the top.
 fn key_name(place: usize) -> String {
     format!("key{place}")
 }
 
+/// The key at this place, as it is called there.
 fn key_column(place: usize) -> Expr {
     Expr::Column(Column::from_name(key_name(place)))
 }
 
+/// What an aggregate is called there.
 fn aggregate_name(place: usize) -> String {
     format!("value{place}")
 }
