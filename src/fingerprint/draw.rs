@@ -93,6 +93,8 @@ pub(super) struct Drawing {
     relations: usize,
     /// The fewest rows after which a scan was told to stop.
     pub(super) fetch: Option<usize>,
+    /// Whether groups are a relation, whatever is above them: below a join, or other groups.
+    rows_only: bool,
     /// Nodes of expressions that may still be made.
     left: usize,
 }
@@ -106,7 +108,7 @@ pub(crate) fn draw(plan: &LogicalPlan, tables: Vec<ScannedTable>) -> Result<(Vec
     // A table is its place among those of the whole query: their versions are in that order.
     let known = tables.len();
     writer.out.tables = tables;
-    let mut drawing = Drawing { writer, relations: 0, fetch: None, left: MAX_NODES };
+    let mut drawing = Drawing { writer, relations: 0, fetch: None, rows_only: false, left: MAX_NODES };
     let Block { columns, conjuncts, group, having, order, window } = drawing.block(plan)?;
     // A scan stops early for a limit that is right above it, when it has as many rows. Any other limit is a relation's own,
     // and refused by its words; one that somebody gave the scan itself is no limit of the query.
@@ -181,6 +183,15 @@ impl Drawing {
         self.opaque(plan)
     }
 
+    /// `plan` as rows that satisfy conjuncts: what groups is a relation, and so is what cuts off. Conditions on the groups of a
+    /// relation are conjuncts like others.
+    pub(super) fn rows(&mut self, plan: &LogicalPlan) -> Result<Block, Refusal> {
+        let before = std::mem::replace(&mut self.rows_only, true);
+        let block = self.input(plan, Block::is_rows);
+        self.rows_only = before;
+        block
+    }
+
     /// `plan` as a relation of the source.
     pub(super) fn opaque(&mut self, plan: &LogicalPlan) -> Result<Block, Refusal> {
         let number = self.relation();
@@ -240,10 +251,11 @@ impl Drawing {
     /// An aggregate of rows is lifted off; of groups, or of the first rows, it is left with a relation below it. Grouping sets
     /// have rows of several sizes of groups, and are a relation, too.
     fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Block, Refusal> {
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+        let has_sets = aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)));
+        if self.rows_only || has_sets {
             return self.opaque(plan);
         }
-        let block = self.input(&aggregate.input, Block::is_rows)?;
+        let block = self.rows(&aggregate.input)?;
         let input = aggregate.input.schema();
         let mut columns = Vec::with_capacity(plan.schema().fields().len());
         for expr in aggregate.group_expr.iter().chain(&aggregate.aggr_expr) {

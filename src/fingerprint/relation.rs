@@ -66,8 +66,8 @@ impl Drawing {
         let kind = format!("{:?} {:?} {}", join.join_type, join.null_equality, join.null_aware);
         self.writer.kind("joined")?;
         self.writer.push(Token::Text(kind.into()))?;
-        let mut left = self.input(&join.left, Block::is_rows)?;
-        let mut right = self.input(&join.right, Block::is_rows)?;
+        let mut left = self.rows(&join.left)?;
+        let mut right = self.rows(&join.right)?;
         let pairs = self.keys(join, &left, &right)?;
         match join.join_type {
             JoinType::Inner => {

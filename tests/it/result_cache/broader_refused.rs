@@ -167,7 +167,27 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "SELECT n FROM w WHERE k > 1",
         NO_SOURCE,
     ),
+    (
+        "SELECT k, g, count(*) FROM w GROUP BY k, g",
+        "SELECT g, sum(k) FROM w GROUP BY g",
+        "is not in the answer",
+    ),
     // Other sources.
+    (
+        "SELECT w.n, x.c FROM w LEFT JOIN x ON w.k = x.k AND w.n < x.c",
+        "SELECT w.n, x.c FROM w LEFT JOIN x ON w.k = x.k AND w.n > x.c",
+        NO_SOURCE,
+    ),
+    (
+        "SELECT n FROM w WHERE EXISTS (SELECT 1 FROM x WHERE x.k = w.k)",
+        "SELECT n FROM w WHERE NOT EXISTS (SELECT 1 FROM x WHERE x.k = w.k)",
+        NO_SOURCE,
+    ),
+    (
+        "SELECT k, count(*) AS many FROM w GROUP BY k",
+        "SELECT max(many), count(*) FROM (SELECT k, count(*) AS many FROM w GROUP BY k)",
+        NO_SOURCE,
+    ),
     ("SELECT k FROM w", "SELECT k FROM x", NO_SOURCE),
     ("SELECT w.k FROM w LEFT JOIN x ON w.k = x.k", "SELECT w.k FROM w JOIN x ON w.k = x.k", NO_SOURCE),
     (

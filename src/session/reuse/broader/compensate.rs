@@ -54,7 +54,7 @@ pub(super) fn compensate(
     let conjuncts = conditions(&difference, kept, &columns)?;
     let written = match difference.grain {
         Grain::Same => Written::over_rows(asked, &difference, conjuncts, &columns)?,
-        Grain::Rows | Grain::Groups => Written::over_groups(asked, difference.grain, conjuncts, &columns)?,
+        Grain::Rows | Grain::Groups => Written::over_groups(asked, &difference, conjuncts, &columns)?,
     };
     let steps = written.steps(asked, &difference);
     let leaf = CachedResultExec::named(Arc::clone(result), Arc::clone(&columns.names));
@@ -151,17 +151,17 @@ impl Written {
     /// Of a query that groups the rows of the answer.
     fn over_groups(
         asked: &Shape,
-        grain: Grain,
+        difference: &Difference<'_>,
         conjuncts: Vec<Expr>,
         columns: &Columns<'_>,
     ) -> Result<Self, Refusal> {
         let keys = asked.group.as_deref().unwrap_or_default();
-        let mut rollup = Rollup::by(keys, columns, grain)?;
+        let mut rollup = Rollup::by(keys, columns, difference.grain)?;
         let outputs = asked.outputs.iter().map(|term| rollup.rewrite(term.expr()));
         let outputs = outputs.collect::<Result<_, _>>()?;
         let order = ordered(asked, |expr| rollup.rewrite(expr))?;
-        let mut having = Vec::with_capacity(asked.having.len());
-        for term in &asked.having {
+        let mut having = Vec::with_capacity(difference.having.len());
+        for term in &difference.having {
             // They are looked at for the very groups that a plain plan looks at.
             having.push(rollup.rewrite(term.expr())?);
         }
