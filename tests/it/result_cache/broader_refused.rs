@@ -92,8 +92,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "cannot be made of the same",
     ),
     (
-        "SELECT k, g, count(DISTINCT n), avg(d) FROM w GROUP BY k, g",
-        "SELECT k, count(DISTINCT n), avg(d) FROM w GROUP BY k",
+        "SELECT k, g, count(DISTINCT n), count(*) FROM w GROUP BY k, g",
+        "SELECT k, count(DISTINCT n), count(*) FROM w GROUP BY k",
         "cannot be made of the same",
     ),
     (
