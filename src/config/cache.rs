@@ -292,6 +292,22 @@ pub(super) const SUBPLANS: Setting = field!(
     )
 );
 
+pub(super) const BROADER: Setting = field!(
+    cache_broader,
+    bool::to_string,
+    boolean,
+    described(
+        "cache.broader",
+        "switch",
+        "true or false",
+        "true",
+        "Computes a query that has no answer from the answer to a broader one of the same tables, where it is certain that \
+         the result is the same: fewer rows, columns or groups, another order, a limit. What an answer was asked is \
+         kept beside it for that, and counted in its bytes. Needs slipstream.cache.enabled.",
+        "false: an answer is given to the same question only",
+    )
+);
+
 pub(super) const TAG: Setting = field!(
     cache_tag,
     |tag: &String| tag.clone(),

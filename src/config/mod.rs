@@ -155,6 +155,8 @@ pub struct SlipstreamOptions {
     pub cache_file_aggregates: bool,
     /// `slipstream.cache.subplans`
     pub cache_subplans: bool,
+    /// `slipstream.cache.broader`
+    pub cache_broader: bool,
     /// `slipstream.cache.tag`
     pub cache_tag: String,
     /// What belongs to the process: `slipstream.memory.limit`, `memory.unspillable_reserve`, `disk.limit`, `admission.*`,
@@ -217,6 +219,7 @@ impl Default for SlipstreamOptions {
             cache_min_repeats: 0,
             cache_file_aggregates: false,
             cache_subplans: false,
+            cache_broader: false,
             cache_tag: String::new(),
             process: Arc::default(),
         }

@@ -557,5 +557,6 @@ pub static SETTINGS: &[Setting] = &[
     cache::MIN_REPEATS,
     cache::FILE_AGGREGATES,
     cache::SUBPLANS,
+    cache::BROADER,
     cache::TAG,
 ];

@@ -13,6 +13,8 @@
 //! | `plan.rs`, `expr.rs` | the allow-list of plan nodes and expressions |
 //! | `settings.rs` | the settings that can change an answer |
 //! | `portable.rs`, `words.rs` | the same as bytes that mean the same in another process |
+//! | `shape.rs`, `term.rs` | a query taken apart, to be compared with others of the same source |
+//! | `draw.rs`, `relation.rs` | how a plan is taken apart |
 //!
 //! It is taken of the *optimized* logical plan. Aliases of tables are gone there, views are their definitions, and a function
 //! that has one value for a whole statement (`now()`, `current_date`, a stable function of the user's) is its value: the key
@@ -22,10 +24,14 @@
 //! key, and the reason is said. Which rows a subtree of a *physical* plan has, whatever their order and columns, is another
 //! question, asked for estimates: `physical/fingerprint.rs`.
 
+mod draw;
 mod expr;
 mod plan;
 mod portable;
+mod relation;
 mod settings;
+mod shape;
+mod term;
 mod token;
 mod words;
 
@@ -36,9 +42,12 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::logical_expr::LogicalPlan;
 
+pub(crate) use draw::draw;
 use plan::Writer;
 pub(crate) use portable::{BuiltIns, portable};
 pub(crate) use settings::SettingsMemo;
+pub(crate) use shape::{Shape, Shaped, SortKey};
+pub(crate) use term::Term;
 pub(crate) use token::{Key, Pin, Token};
 pub(crate) use words::Words;
 

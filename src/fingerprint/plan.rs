@@ -26,13 +26,17 @@ pub(super) enum Columns<'a> {
     Of(&'a [&'a DFSchema]),
     /// A table: a column is its name, since tables of one identity may come to have other columns.
     Table,
+    /// A source, as `Term` knows it: a column is the number of its relation, and its name in it.
+    Source,
 }
 
 impl Columns<'_> {
     /// The column as a word.
     pub(super) fn token(&self, column: &Column) -> Result<Token, Refusal> {
-        let Self::Of(schemas) = self else {
-            return Ok(Token::Text(column.name.as_str().into()));
+        let schemas = match self {
+            Self::Of(schemas) => schemas,
+            Self::Table => return Ok(Token::Text(column.name.as_str().into())),
+            Self::Source => return Ok(Token::Text(column.flat_name().into())),
         };
         let mut before = 0;
         for schema in *schemas {
@@ -127,13 +131,24 @@ impl Writer {
         &mut self,
         write: impl FnOnce(&mut Self) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        self.depth += 1;
-        let written = match self.depth > MAX_DEPTH {
-            true => Err(Refusal::new("plan", "its plan is too deep")),
-            false => write(self),
-        };
-        self.depth -= 1;
+        self.deeper()?;
+        let written = write(self);
+        self.higher();
         written
+    }
+
+    /// Counts a level, which [`higher`](Self::higher) takes back.
+    pub(super) fn deeper(&mut self) -> Result<(), Refusal> {
+        if self.depth >= MAX_DEPTH {
+            return Err(Refusal::new("plan", "its plan is too deep"));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// Back from a level.
+    pub(super) fn higher(&mut self) {
+        self.depth -= 1;
     }
 
     pub(super) fn plan(&mut self, plan: &LogicalPlan) -> Result<(), Refusal> {
@@ -256,7 +271,7 @@ impl Writer {
     }
 
     /// A table is its place among those that the plan reads; the key says which they are.
-    fn table(
+    pub(super) fn table(
         &mut self,
         scan: &TableScan,
         provider: Arc<dyn datafusion::catalog::TableProvider>,
@@ -313,7 +328,7 @@ fn most_rows(plan: &LogicalPlan) -> Option<usize> {
 }
 
 /// The value of a limit; `None` where it is no number.
-fn literal(expr: Option<&datafusion::logical_expr::Expr>, absent: usize) -> Option<usize> {
+pub(super) fn literal(expr: Option<&datafusion::logical_expr::Expr>, absent: usize) -> Option<usize> {
     match expr {
         None => Some(absent),
         Some(datafusion::logical_expr::Expr::Literal(value, _)) => value.to_string().parse().ok(),

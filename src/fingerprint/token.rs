@@ -29,7 +29,7 @@ pub(crate) enum Token {
 
 impl Token {
     /// About how many bytes it takes beside itself.
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Value(value) => value.size(),

@@ -198,7 +198,7 @@ impl SystemTable for CacheTable {
 
 /// | column | type | meaning |
 /// |---|---|---|
-/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` (on disk: to be written), `off` |
+/// | `name` | Utf8 | `hits`, `part_hits` (of subplans and file aggregates), `broader_hits` (computed from a broader answer), `misses`, `waits`, `stored`, `seconds_saved`, `refused`, `evicted`, `entries`, `bytes`, `computing` (on disk: to be written), `off` |
 /// | `reason` | Utf8 | of what was refused and evicted, and of a directory that cannot be used (`off`); else NULL |
 /// | `value` | Float64 | how many or how much, since the `Slipstream` was made; of the last four, now |
 /// | `tier` | Utf8 | `result`, of answers and of parts; `plan`; or `disk`, of answers as files, where a directory is set |

@@ -63,7 +63,7 @@ pub(crate) fn system_schema(
 /// | `reclaimed_bytes` | UInt64 | what caches gave back for it |
 /// | `queued_ms` | Float64 | milliseconds that it waited for its turn |
 /// | `error` | Utf8 | NULL unless failed |
-/// | `cache` | Utf8 | what the result cache did: `hit`, `hit on disk`, `stored`, `waited` (for an identical query), or why not; NULL where it is off |
+/// | `cache` | Utf8 | what the result cache did: `hit`, `hit on disk`, `broader` (computed from the answer to a broader query), `stored`, `waited` (for an identical query), or why not; NULL where it is off |
 /// | `cached_plan` | Utf8 | what the cache of plans did: `hit`, `stored`, or why not; NULL where it is off |
 /// | `rules_applied`, `rules_refused` | List(Utf8) | `rule: what was done`, `rule: why not` |
 /// | `rules_ms` | Float64 | milliseconds that the layer's rules took |

@@ -79,7 +79,7 @@ pub struct QueryRecord {
     pub queued: Duration,
     /// The error it ended with.
     pub error: Option<String>,
-    /// What the result cache did: `hit`, `stored`, `waited`, and else why not; `None` where it is off.
+    /// What the result cache did: `hit`, `broader`, `stored`, `waited`, and else why not; `None` where it is off.
     pub cache: Option<String>,
     /// What the cache of plans did: `hit`, `stored`, and else why not; `None` where it is off.
     pub cached_plan: Option<String>,

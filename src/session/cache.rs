@@ -14,12 +14,16 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::reuse::{Broader, Current, seek, shaped};
 use super::{Slipstream, disk};
 use crate::config::{CacheMode, SlipstreamOptions};
-use crate::fingerprint::{Fingerprint, Key, Refusal, Token, fingerprint};
+use crate::fingerprint::{Fingerprint, Key, Refusal, Shaped, Token, fingerprint};
 use crate::operator::{CachedResultExec, Recorder};
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::{CachedResult, Evicted, Limits, Tier, Version, VersionedTable, are_current, versions_of};
+
+/// What EXPLAIN says where there is nothing.
+const NO_ANSWER: &str = "there is no answer to it yet";
 
 /// What the cache has for a query.
 pub(super) enum Looked {
@@ -29,6 +33,8 @@ pub(super) enum Looked {
     Hit(Arc<dyn ExecutionPlan>),
     /// No answer, and what it takes to keep the one that is to come.
     Miss(Box<Recorder>),
+    /// No answer, and a broader one that it can be computed from.
+    Broader(Box<Broader>, Box<Recorder>),
 }
 
 /// A query, or a part of one, with its key and its tables.
@@ -54,8 +60,7 @@ pub(super) async fn look_up(
     }
     match plan {
         LogicalPlan::Explain(explain) => {
-            let verdict = foresee(slipstream, &explain.plan, session, options, scope).await;
-            report(scope, verdict);
+            foresee(slipstream, &explain.plan, session, options, scope).await;
             return Ok(Looked::Nothing);
         }
         LogicalPlan::Analyze(_) => {
@@ -121,13 +126,70 @@ async fn find(
     }
     let recorder = recorder(slipstream, asked, session, options, scope).await;
     let mut recorder = recorder.inspect_err(|_| store.stats().miss())?;
+    let shape = draw(slipstream, plan, &mut recorder, session, options);
     if let Some(answer) = disk::look_up(slipstream, plan, session, options, scope, &mut recorder).await {
         return Ok(Looked::Hit(answer));
     }
-    store.stats().miss();
-    scope.cache_outcome("miss");
-    report(scope, Verdict::Refused("there is no answer to it yet".into()));
+    match broader(slipstream, plan, shape, &recorder, options).await {
+        Some(Ok(broader)) => return Ok(Looked::Broader(Box::new(broader), Box::new(recorder))),
+        Some(Err(refusal)) => not_from_broader(slipstream, scope, refusal),
+        None => {}
+    }
+    missed(slipstream, scope);
     Ok(Looked::Miss(Box::new(recorder)))
+}
+
+/// There is no answer, and none to compute it from.
+pub(super) fn missed(slipstream: &Slipstream, scope: &QueryScope) {
+    slipstream.results().stats().miss();
+    scope.cache_outcome("miss");
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+}
+
+/// The query is computed from a broader answer.
+pub(super) fn from_broader(slipstream: &Slipstream, scope: &QueryScope, broader: &Broader) {
+    slipstream.results().used_for_narrower(&broader.result);
+    scope.cache_outcome("broader");
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+    report_broader(scope, Verdict::Applied(broader.said.clone().into()));
+}
+
+/// It is not, and why.
+pub(super) fn not_from_broader(slipstream: &Slipstream, scope: &QueryScope, refusal: Refusal) {
+    slipstream.results().stats().refused(refusal.kind);
+    report_broader(scope, Verdict::Refused(refusal.reason));
+}
+
+/// Takes what is asked apart, where broader answers are looked for, and puts it into the recorder, for narrower queries to come.
+fn draw(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    recorder: &mut Recorder,
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Option<Result<Arc<Shaped>, Refusal>> {
+    let shape =
+        options.cache_broader.then(|| shaped(slipstream, plan, &recorder.tables, session, options))?;
+    recorder.shape = shape.as_ref().ok().cloned();
+    Some(shape)
+}
+
+/// A broader answer of the versions that `recorder` knows; `None` where none is looked for.
+async fn broader(
+    slipstream: &Slipstream,
+    plan: &LogicalPlan,
+    shape: Option<Result<Arc<Shaped>, Refusal>>,
+    recorder: &Recorder,
+    options: &SlipstreamOptions,
+) -> Option<Result<Broader, Refusal>> {
+    let shape = match shape? {
+        Ok(shape) => shape,
+        Err(refusal) => return Some(Err(refusal)),
+    };
+    if options.cache_mode == CacheMode::Refresh {
+        return Some(Err(Refusal::new("broader mode", "slipstream.cache.mode = refresh computes anew")));
+    }
+    Some(seek(slipstream, plan, &shape, options, Current::Versions(&recorder.versions)).await)
 }
 
 /// The key of `plan`: what is asked, of which tables, under which settings, by whom.
@@ -158,7 +220,18 @@ pub(super) fn identify(
         tables.push(VersionedTable::new(table, session, slipstream.table_versions(), aging)?);
     }
     print.pins.extend(tables.iter().filter_map(VersionedTable::pin));
-    let mut tokens = std::mem::take(&mut print.tokens);
+    let key = key_of(slipstream, std::mem::take(&mut print.tokens), &tables, session, options);
+    Ok(Asked { key, print, tables })
+}
+
+/// The key of what these words say of `tables`: under the session's settings, and for whom it is.
+pub(super) fn key_of(
+    slipstream: &Slipstream,
+    mut tokens: Vec<Token>,
+    tables: &[VersionedTable],
+    session: &dyn Session,
+    options: &SlipstreamOptions,
+) -> Arc<Key> {
     tokens.extend(tables.iter().map(VersionedTable::token));
     let store = slipstream.results();
     tokens.push(Token::Text(store.memo().text(session.config().options()).as_ref().into()));
@@ -166,7 +239,7 @@ pub(super) fn identify(
         "" => tokens.extend([Token::Kind("session"), Token::Text(session.session_id().into())]),
         tag => tokens.extend([Token::Kind("tag"), Token::Text(tag.into())]),
     }
-    Ok(Asked { key: store.key(tokens), print, tables })
+    store.key(tokens)
 }
 
 /// The answer to what was asked, if there is one that may be given now.
@@ -241,6 +314,8 @@ async fn recorder(
         shares: uses && keeps && print.determined_below.is_none(),
         keeps,
         on_disk: None,
+        shape: None,
+        derived: false,
         scope: scope.clone(),
     })
 }
@@ -273,17 +348,32 @@ async fn foresee(
     session: &dyn Session,
     options: &SlipstreamOptions,
     scope: &QueryScope,
-) -> Verdict {
+) {
     let asked = match ask(slipstream, plan, session, options) {
         Ok(asked) => asked,
-        Err(refusal) => return Verdict::Refused(refusal.reason),
+        Err(refusal) => return report(scope, Verdict::Refused(refusal.reason)),
     };
-    match current(slipstream, &asked, options).await {
-        Some(result) => Verdict::Applied(describe(&result).into()),
-        None => disk::foresee(slipstream, plan, session, options, scope, &asked.tables)
-            .await
-            .unwrap_or_else(|| Verdict::Refused("there is no answer to it yet".into())),
+    if let Some(result) = current(slipstream, &asked, options).await {
+        return report(scope, Verdict::Applied(describe(&result).into()));
     }
+    if let Some(on_disk) = disk::foresee(slipstream, plan, session, options, scope, &asked.tables).await {
+        return report(scope, on_disk);
+    }
+    report(scope, Verdict::Refused(NO_ANSWER.into()));
+    if !options.cache_broader {
+        return;
+    }
+    let found = match shaped(slipstream, plan, &asked.tables, session, options) {
+        Ok(shaped) => seek(slipstream, plan, &shaped, options, Current::Tables(&asked.tables)).await,
+        Err(refusal) => Err(refusal),
+    };
+    report_broader(
+        scope,
+        match found {
+            Ok(broader) => Verdict::Applied(broader.said.into()),
+            Err(refusal) => Verdict::Refused(refusal.reason),
+        },
+    );
 }
 
 /// An answer in one line. Its age is left out, as all times are: a picture of the same should be the same.
@@ -293,6 +383,10 @@ pub(super) fn describe(result: &CachedResult) -> String {
         tables => tables.join(", "),
     };
     format!("answered by {} ({} rows, made from {tables})", result.name(), result.rows)
+}
+
+fn report_broader(scope: &QueryScope, verdict: Verdict) {
+    scope.report(RuleReport { rule: "broader_answer", verdict, elapsed: Duration::ZERO });
 }
 
 pub(super) fn report(scope: &QueryScope, verdict: Verdict) {

@@ -183,6 +183,7 @@ async fn take(
         versions: recorder.versions.clone(),
         limits: recorder.limits,
         tag: recorder.tag.clone(),
+        shape: recorder.shape.clone(),
         max_age: time_to_live(options, false),
     };
     let promotes = options.cache_mode == CacheMode::Use;

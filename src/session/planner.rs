@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -16,12 +16,13 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::Slipstream;
-use super::cache::{Looked, look_up};
-use super::reuse::{Known, Parts};
+use super::cache::{Looked, from_broader, look_up, missed, not_from_broader};
+use super::reuse::{Broader, Known, Parts};
 use super::scoped_session::ScopedSession;
-use crate::config::SlipstreamOptions;
+use crate::config::{CacheMode, SlipstreamOptions};
+use crate::fingerprint::Refusal;
 use crate::monitor::ReceivedQuery;
-use crate::operator::{explained, monitored, observed, recorded, unfolded};
+use crate::operator::{Recorder, explained, monitored, observed, recorded, unfolded};
 use crate::physical::observe;
 use crate::scope::{QueryScope, RuleReport, Verdict};
 use crate::store::Knowledge;
@@ -135,6 +136,12 @@ impl SlipstreamPlanner {
         let recorder = match look_up(&self.slipstream, plan, session, options, scope).await? {
             Looked::Hit(answer) => return Ok(answer),
             Looked::Miss(recorder) => Some(*recorder),
+            Looked::Broader(broader, recorder) => {
+                match Box::pin(self.plan_over(*broader, *recorder, plan, session, options, scope)).await? {
+                    Ok(physical) => return Ok(physical),
+                    Err(recorder) => Some(recorder),
+                }
+            }
             Looked::Nothing => None,
         };
         let knowledge = self.slipstream.knowledge().for_query();
@@ -151,6 +158,46 @@ impl SlipstreamPlanner {
             Some(recorder) => recorded(physical, recorder),
             None => physical,
         })
+    }
+}
+
+impl SlipstreamPlanner {
+    /// The plan of `plan` over an answer to a broader query; or the recorder, where the two have not the same columns, as far
+    /// as types, NULLs and metadata go, or the answer cannot be planned.
+    ///
+    /// # Errors
+    /// There is none, and the mode is `only_if_cached`.
+    async fn plan_over(
+        &self,
+        broader: Broader,
+        mut recorder: Recorder,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+        options: &SlipstreamOptions,
+        scope: &QueryScope,
+    ) -> Result<Result<Arc<dyn ExecutionPlan>, Recorder>> {
+        let knowledge = self.slipstream.knowledge().for_query();
+        let scoped = ScopedSession::new(session, &self.base, scope.clone(), &knowledge);
+        // Exchanges would mix up an order that no column shows.
+        let scoped = if broader.in_order { scoped.secluded() } else { scoped };
+        let why = match self.base.plan(&broader.plan, &scoped).await {
+            Ok(physical) if physical.schema().as_ref() == plan.schema().as_arrow() => {
+                from_broader(&self.slipstream, scope, &broader);
+                recorder.derive_from(&broader.result);
+                return Ok(Ok(recorded(physical, recorder)));
+            }
+            Ok(_) => "the columns would have other types".into(),
+            Err(error) => format!("it has no plan: {}", error.strip_backtrace()),
+        };
+        not_from_broader(&self.slipstream, scope, Refusal::new("broader schema", why));
+        missed(&self.slipstream, scope);
+        match options.cache_mode {
+            CacheMode::OnlyIfCached => plan_err!(
+                "the query is not answered from the cache, as slipstream.cache.mode = only_if_cached asks: \
+                 there is no answer to it"
+            ),
+            _ => Ok(Err(recorder)),
+        }
     }
 }
 

@@ -62,13 +62,13 @@ impl EngineOptions {
 
     /// What the environment of a worker with these options tells its allocator, unless the caller's does already.
     ///
-    /// mimalloc keeps freed pages for a while, since they may be wanted again: 100 to 200 MB of resident memory at
-    /// SF10 that no query holds. Where memory is limited they go back soon, in both engines; at once would cost as much
-    /// time in page faults again as the queries take (62 s instead of 33 s for TPC-H at SF10 within 128 MB).
+    /// The C library's gives each thread that allocates memory of its own, eight times the number of cores, of which each keeps
+    /// what its threads have freed. Where memory is limited two are enough for both engines, and what is freed by one
+    /// thread is there for the others.
     pub(crate) fn allocator_environment(&self) -> Option<(&'static str, &'static str)> {
-        const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
-        let limited = self.memory_limit_bytes.is_some() && std::env::var_os(PURGE_DELAY).is_none();
-        limited.then_some((PURGE_DELAY, "10"))
+        const ARENAS: &str = "MALLOC_ARENA_MAX";
+        let limited = self.memory_limit_bytes.is_some() && std::env::var_os(ARENAS).is_none();
+        limited.then_some((ARENAS, "2"))
     }
 }
 

@@ -25,10 +25,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Both engines run in this binary, hence with the same allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 

@@ -160,6 +160,7 @@ impl FileRecorder {
             versions: Vec::new(),
             aging: false,
             pins: self.pins.clone(),
+            shape: None,
             tag: self.tag.clone(),
             ttl: None,
             files: union.files,

@@ -33,7 +33,7 @@ use futures::stream;
 
 use super::compaction::Kept;
 use crate::clock::Clock;
-use crate::fingerprint::{Key, Pin, Refusal};
+use crate::fingerprint::{Key, Pin, Refusal, Shaped};
 use crate::store::{Answer, CachedResult, DiskAnswer, Limits, ResultStore, Tier, Version, VersionedTable};
 
 /// What it takes to put an answer from disk into memory.
@@ -57,6 +57,8 @@ pub(crate) struct Promotion {
     pub(crate) limits: Limits,
     /// `slipstream.cache.tag`
     pub(crate) tag: String,
+    /// What is asked, taken apart, where broader answers are looked for.
+    pub(crate) shape: Option<Arc<Shaped>>,
     /// How old an answer may be.
     pub(crate) max_age: Option<Duration>,
 }
@@ -124,6 +126,7 @@ impl Promotion {
             tag: self.tag,
             ttl: answer.ttl(),
             files: Vec::new(),
+            shape: self.shape.clone(),
             on_disk: Some(Arc::clone(&answer.name)),
             aged: answer.age,
         };

@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use super::compaction::Kept;
 use super::stream::AnswerStream;
 use crate::clock::Clock;
-use crate::fingerprint::{Key, Pin, Refusal};
+use crate::fingerprint::{Key, Pin, Refusal, Shaped};
 use crate::operator::passthrough::{Passthrough, Wrap};
 use crate::scope::QueryScope;
 use crate::store::{
@@ -54,6 +54,10 @@ pub(crate) struct Recorder {
     pub(crate) keeps: bool,
     /// Where it is kept on disk, too.
     pub(crate) on_disk: Option<DiskCopy>,
+    /// What is asked, taken apart, where broader answers are looked for.
+    pub(crate) shape: Option<Arc<Shaped>>,
+    /// Whether the answer is computed from a broader one: what was said of that stays.
+    pub(crate) derived: bool,
     /// Where the outcome is said.
     pub(crate) scope: QueryScope,
 }
@@ -119,6 +123,16 @@ impl Recorder {
         result.versions() == self.versions && !result.is_expired(now) && is_young
     }
 
+    /// The rows are computed from `broader`, an answer of the same versions. They are as old as that one: where age counts,
+    /// they are not kept, or they would seem to be new.
+    pub(crate) fn derive_from(&mut self, broader: &CachedResult) {
+        self.derived = true;
+        if broader.has_an_end() || self.ttl.is_some() {
+            self.keeps = false;
+            self.shares = false;
+        }
+    }
+
     /// Whether so many rows and bytes may still be kept, and reserves them.
     pub(super) fn may_keep(&self, kept: &Kept, reservation: &MemoryReservation) -> Result<(), Refusal> {
         if kept.bytes > self.limits.bytes || kept.rows > self.limits.rows {
@@ -163,6 +177,7 @@ impl Recorder {
             files: Vec::new(),
             on_disk: self.on_disk.as_ref().map(|copy| Arc::clone(copy.key.name())),
             aged: Duration::ZERO,
+            shape: self.shape.clone(),
         };
         // From here on the answer's own.
         drop(reservation);
@@ -191,6 +206,8 @@ impl Recorder {
             self.store.stats().refused(refusal.kind);
         }
         match (self.tier, outcome) {
+            // "broader" says more than that it was kept, too.
+            (Tier::Result, _) if self.derived => {}
             (Tier::Result, Ok(_)) => self.scope.cache_outcome("stored"),
             (Tier::Result, Err(refusal)) => {
                 self.scope.cache_outcome(format!("not stored: {}", refusal.reason));

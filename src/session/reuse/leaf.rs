@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Result, TableReference, internal_err};
+use datafusion::common::{DFSchemaRef, Result, TableReference, internal_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -23,7 +23,11 @@ struct PlannedPart {
 /// `number` is another for each leaf of a query: DataFusion takes scans of one name for the same, and plans one of two equal
 /// scalar subqueries.
 pub(super) fn leaf(part: &LogicalPlan, plan: Arc<dyn ExecutionPlan>, number: usize) -> LogicalPlan {
-    let schema = Arc::clone(part.schema());
+    leaf_with(Arc::clone(part.schema()), plan, number)
+}
+
+/// The same, whose columns have the names of `schema`.
+pub(super) fn leaf_with(schema: DFSchemaRef, plan: Arc<dyn ExecutionPlan>, number: usize) -> LogicalPlan {
     let provider = PlannedPart { schema: plan.schema(), plan };
     LogicalPlan::TableScan(TableScan {
         table_name: TableReference::bare(format!("slipstream_part_{number}")),

@@ -14,6 +14,7 @@
 //! | `file_aggregate.rs` | aggregates over tables of several files |
 //! | `subplan.rs` | aggregates, joins and windows that several queries have in common |
 //! | `aggregates.rs` | which aggregates have states that can be kept |
+//! | `broader/` | queries that are computed from the answer to a broader one |
 //!
 //! Parts are found in the *logical* plan. There a part is a relation: what it means does not depend on what is above it. A
 //! physical subtree is not: dynamic filters, limits and exchanges reach into it from outside, a scan's partitions take work
@@ -21,6 +22,7 @@
 //! its query as a leaf, which nothing is pushed into.
 
 mod aggregates;
+mod broader;
 mod file_aggregate;
 mod leaf;
 mod places;
@@ -32,6 +34,8 @@ use std::time::Duration;
 use datafusion::catalog::Session;
 use datafusion::common::Result;
 use datafusion::logical_expr::{Analyze, Explain, LogicalPlan};
+
+pub(super) use broader::{Broader, Current, seek, shaped};
 
 use super::Slipstream;
 use super::cache::{Asked, current_versions, identify, is_query, started};

@@ -140,6 +140,8 @@ impl Parts<'_> {
             shares: options.cache_mode == CacheMode::Use,
             keeps: true,
             on_disk: None,
+            shape: None,
+            derived: false,
             scope: self.scope.clone(),
         }
     }

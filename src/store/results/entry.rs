@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::sync::{AtomicU64, Ordering};
-use crate::fingerprint::{Key, Pin};
+use crate::fingerprint::{Key, Pin, Shaped};
 use crate::store::version::{FileIdentity, Version};
 
 /// What is kept.
@@ -82,6 +82,8 @@ pub(crate) struct Answer {
     pub(crate) on_disk: Option<Arc<str>>,
     /// How old it was when it came here: of one that was read from disk.
     pub(crate) aged: Duration,
+    /// What was asked, taken apart: for queries that can be answered from it.
+    pub(crate) shape: Option<Arc<Shaped>>,
 }
 
 /// An answer in the store.
@@ -151,6 +153,16 @@ impl CachedResult {
     /// How often it was given.
     pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// What was asked, taken apart, where it can be.
+    pub(crate) fn shape(&self) -> Option<&Arc<Shaped>> {
+        self.answer.shape.as_ref()
+    }
+
+    /// Whether it has an end by its age, which what is computed from it would not know.
+    pub(crate) fn has_an_end(&self) -> bool {
+        self.answer.aging || self.answer.ttl.is_some()
     }
 
     /// Whether only its age counts.

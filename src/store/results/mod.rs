@@ -13,6 +13,7 @@
 //! | `budget.rs` | what answers, or plans, hold of the memory pools |
 //! | `flight.rs` | identical queries at one time compute once |
 //! | `sync.rs`, `model/` | locks and atomics, and the same files under a scheduler that tries their orders |
+//! | `sources.rs` | from what is read to the answers that were made of it |
 //! | `stats.rs` | what happened, for the system tables |
 //!
 //! An answer goes first that saved the fewest seconds for each byte lately: an answer's weight is its cost, times how often it
@@ -24,6 +25,7 @@ mod budget;
 mod entry;
 mod flight;
 mod shards;
+mod sources;
 mod stats;
 mod sync;
 

@@ -11,6 +11,7 @@ use lru::LruCache;
 use super::budget::Budget;
 use super::entry::{Answer, CachedResult};
 use super::flight::{Flights, Joined};
+use super::sources::{SLOT, Sources};
 use super::stats::{CacheStats, Evicted};
 use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::clock::Clock;
@@ -55,6 +56,7 @@ pub(crate) struct ResultStore {
     settings: Arc<ProcessOptions>,
     budget: Budget,
     flights: Arc<Flights>,
+    sources: Sources,
     memo: SettingsMemo,
     stats: CacheStats,
     seen: Mutex<Bounded<u64, usize>>,
@@ -81,6 +83,7 @@ impl ResultStore {
             settings: Arc::clone(governor.settings()),
             budget: Budget::new(governor, NAME),
             flights: Arc::default(),
+            sources: Sources::default(),
             memo: SettingsMemo::of_answers(),
             stats: CacheStats::default(),
             seen: Mutex::default(),
@@ -143,6 +146,19 @@ impl ResultStore {
         self.stats.part_hit(saved);
     }
 
+    /// The answers that have this source, those with the fewest rows first. None of them is used yet.
+    pub(crate) fn of_source(&self, source: &Arc<Key>) -> Vec<Arc<CachedResult>> {
+        self.sources.of(source).iter().filter_map(|key| self.get(key)).collect()
+    }
+
+    /// Another query was computed from the answer. What that saves nobody knows.
+    pub(crate) fn used_for_narrower(&self, result: &CachedResult) {
+        self.shard(result.key()).lock().promote(result.key());
+        result.hits.fetch_add(1, Ordering::Relaxed);
+        result.weigh(self.floor());
+        self.stats.broader_hit();
+    }
+
     /// Counts that `key` was asked; how often it was by now, as far as remembered.
     pub(crate) fn asked(&self, key: &Key) -> usize {
         let mut seen = self.seen.lock();
@@ -194,7 +210,8 @@ impl ResultStore {
         clock: &dyn Clock,
     ) -> Result<Arc<CachedResult>, Refusal> {
         let files = answer.files.iter().map(|part| size_of_val(part) + part.file.heap_bytes()).sum::<usize>();
-        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>() + files;
+        let shape = answer.shape.as_ref().map_or(0, |shape| shape.bytes() + SLOT);
+        let bytes = answer.bytes + answer.key.bytes() + size_of::<CachedResult>() + files + shape;
         let rows = answer.batches.iter().map(|batch| batch.num_rows()).sum();
         let (max_bytes, max_entries) = (self.settings.cache_max_bytes(), self.settings.cache_max_entries());
         if bytes > limits.bytes.min(max_bytes) || rows > limits.rows {
@@ -221,6 +238,7 @@ impl ResultStore {
             weight: AtomicU64::new(0),
         });
         result.weigh(self.floor());
+        self.sources.add(&result);
         let replaced = self.shard(result.key()).lock().push(Arc::clone(result.key()), Arc::clone(&result));
         if let Some((_, replaced)) = replaced {
             self.gone(&replaced, Evicted::Replaced);
@@ -327,6 +345,7 @@ impl ResultStore {
 
     /// An answer is out of its shard.
     fn gone(&self, result: &CachedResult, why: Evicted) {
+        self.sources.remove(result);
         self.unclaim(result.bytes);
         self.stats.evicted(why, 1);
     }
@@ -349,6 +368,11 @@ impl ResultStore {
         dropped.count() as u64
     }
 
+    /// How many answers are named by their sources.
+    pub(crate) fn named(&self) -> usize {
+        self.sources.len()
+    }
+
     /// Entries, bytes, and computations that go on.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.entries.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.flights.len())
@@ -362,7 +386,10 @@ fn before(time: SystemTime, age: Duration) -> SystemTime {
 
 impl fmt::Debug for ResultStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResultStore").field("size", &self.size()).finish_non_exhaustive()
+        f.debug_struct("ResultStore")
+            .field("size", &self.size())
+            .field("named", &self.named())
+            .finish_non_exhaustive()
     }
 }
 

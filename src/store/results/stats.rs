@@ -49,6 +49,7 @@ impl Evicted {
 pub(crate) struct CacheStats {
     hits: AtomicU64,
     part_hits: AtomicU64,
+    broader_hits: AtomicU64,
     misses: AtomicU64,
     waits: AtomicU64,
     stored: AtomicU64,
@@ -71,6 +72,11 @@ impl CacheStats {
         self.part_hits.fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(saved.as_nanos()).unwrap_or(u64::MAX);
         self.saved_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// A query was computed from an answer to a broader one.
+    pub(crate) fn broader_hit(&self) {
+        self.broader_hits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// There was no answer.
@@ -106,6 +112,7 @@ impl CacheStats {
         let mut rows = vec![
             ("hits", None, count(&self.hits)),
             ("part_hits", None, count(&self.part_hits)),
+            ("broader_hits", None, count(&self.broader_hits)),
             ("misses", None, count(&self.misses)),
             ("waits", None, count(&self.waits)),
             ("stored", None, count(&self.stored)),

@@ -143,6 +143,8 @@ async fn the_manuals_examples_run() {
     for part in [
         "(2 rows, made from sale)",
         "random() has another value each time",
+        "(3 rows, made from trip): filtered by city > ",
+        "refused: the answer has only rows with km > Int64(3)",
         "is used again (of sale)",
         "stored",
         "hit",

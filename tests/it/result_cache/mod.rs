@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `hits` | what is answered, by which road, and how it is seen |
 //! | `tables` | writes, DDL, views, functions, settings, users: the answer is always the plain engine's |
+//! | `broader`, `broader_refused`, `broader_random` | what is computed from a broader answer, what is not, and pairs that nobody thought of |
 //! | `file_aggregates` | what each file contributes to an aggregate: given where it is the same file, and refused where it is not determined |
 //! | `files` | overwritten, added and removed files, by whomever; lists that are stale |
 //! | `flight` | identical queries at one time; cancelled, failed and panicking leaders |
@@ -14,6 +15,9 @@
 //! | `stress` | random writers, readers, evictions and cancels against recomputation |
 
 mod bounds;
+mod broader;
+mod broader_random;
+mod broader_refused;
 mod control;
 mod disk;
 mod file_aggregates;

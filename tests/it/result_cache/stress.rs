@@ -39,6 +39,12 @@ const QUERIES: &[&str] = &[
     "SELECT * FROM t ORDER BY a, b LIMIT 3",
     "SELECT a FROM t LIMIT 2",
     "SELECT twice(a) FROM u",
+    // Broader and narrower ones.
+    "SELECT a, b FROM t",
+    "SELECT b FROM t WHERE a > 1",
+    "SELECT count(*), sum(b) FROM t WHERE a < 3",
+    "SELECT a, count(*) FROM f WHERE a > 5 GROUP BY a",
+    "SELECT count(*) FROM f WHERE a > 20",
     // Parts in common, and aggregates over files.
     "SELECT a, sum(b) AS s FROM t GROUP BY a HAVING sum(b) > 20",
     "SELECT x.a, x.s FROM (SELECT a, sum(b) AS s FROM t GROUP BY a) x JOIN u ON u.a = x.a",
@@ -109,6 +115,7 @@ async fn setup(parts: bool) -> (SessionContext, TempDir) {
         sql(&ctx, &format!("SET slipstream.cache.{tier} = {parts}")).await.unwrap();
     }
     sql(&ctx, "SET slipstream.cache.plans = true").await.unwrap();
+    sql(&ctx, "SET slipstream.cache.broader = true").await.unwrap();
     let folder = TempDir::new().unwrap();
     for number in 0..5 {
         write_aged(&folder.path().join(format!("{number}.csv")), &format!("{}\n", number + 10), 100);
@@ -141,6 +148,7 @@ async fn one_after_the_other(seed: u64, steps: u64) {
         assert_eq!(rows, recomputed(&ctx, text).await, "seed {seed}, step {step}: {text}");
     }
     assert!(counter(&ctx, "hits").await > 0.0, "seed {seed}: nothing came from the cache");
+    assert!(counter(&ctx, "broader_hits").await > 0.0, "seed {seed}: nothing came from a broader answer");
     assert_eq!(counter(&ctx, "part_hits").await > 0.0, !seed.is_multiple_of(3), "seed {seed}: parts");
 }
 
@@ -163,6 +171,9 @@ async fn at_one_time(seed: u64, rounds: u64) {
                         let _ =
                             tokio::time::timeout(Duration::from_micros(dice.roll(300)), stream.next()).await;
                         continue;
+                    }
+                    if dice.roll(3) == 0 {
+                        query(&ctx, "SELECT a, b FROM t").await.unwrap();
                     }
                     let before = sum(&ctx, &format!("/*+ PLAIN */ {TEXT}")).await;
                     let answer = sum(&ctx, TEXT).await;

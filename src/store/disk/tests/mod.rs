@@ -73,6 +73,7 @@ impl World {
             tag: "tag".into(),
             ttl,
             files: Vec::new(),
+            shape: None,
             on_disk: None,
             aged: Duration::ZERO,
         };

@@ -11,6 +11,8 @@ mod entry;
 mod flight;
 #[path = "../shards.rs"]
 mod shards;
+#[path = "../sources.rs"]
+mod sources;
 #[path = "../stats.rs"]
 mod stats;
 mod sync;
@@ -27,7 +29,7 @@ use shuttle::scheduler::RandomScheduler;
 use shuttle::{Config, Runner, future, thread};
 
 use crate::clock::{Clock, SystemClock};
-use crate::fingerprint::{Key, Token};
+use crate::fingerprint::{Key, Shape, Shaped, Token};
 use crate::memory::{MemoryGovernor, Reclaim};
 use entry::Answer;
 use flight::{Joined, Waited};
@@ -110,6 +112,11 @@ impl World {
             files: Vec::new(),
             on_disk: None,
             aged: Duration::ZERO,
+            // Some answers have a source, all of them the same.
+            shape: (number % 2 == 1).then(|| {
+                let shape = Shape::default();
+                Arc::new(Shaped { source: self.key(100), shape })
+            }),
             tier: entry::Tier::Result,
         }
     }
@@ -132,6 +139,16 @@ impl World {
         let bytes: usize = results.iter().map(|result| result.bytes).sum();
         assert_eq!(self.store.size(), (results.len(), bytes, 0));
         assert_eq!(self.pool.reserved(), bytes);
+        // An answer that is gone is named no more, and one that is there is found.
+        let ids = |results: &[Arc<entry::CachedResult>]| {
+            let with_source = results.iter().filter(|result| result.shape().is_some());
+            let mut ids: Vec<u64> = with_source.map(|result| result.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let there = ids(&results);
+        assert_eq!(self.store.named(), there.len());
+        assert_eq!(ids(&self.store.of_source(&self.key(100))), there);
     }
 }
 

@@ -97,7 +97,8 @@ impl TableVersions for Declared {
 async fn what_is_not_the_same_in_another_process_stays_in_memory() {
     let ground = Ground::new();
     let (ctx, slipstream) = ground.session().await;
-    sql(&ctx, "CREATE TABLE m AS VALUES (1)").await.unwrap();
+    // By `ctx.sql()` its rows would be an answer too, and be written when they may.
+    query(&ctx, "CREATE TABLE m AS VALUES (1)").await.unwrap();
     ctx.register_udf(create_udf(
         "abs",
         vec![DataType::Int64],
