@@ -23,12 +23,15 @@ use crate::memory::AGGREGATE_MERGE;
 /// Bytes that a table without groups may take.
 const EMPTY_TABLE: usize = 64 << 10;
 
+/// Bytes that the table of a partial aggregate may take in any case: some batches of groups.
+const PARTIAL_TABLE: usize = 2 << 20;
+
 /// Bytes of the table of a partial aggregate, in one of `partitions`.
 ///
 /// It need not be large: it only spares the exchange rows, and puts them out when it is refused more. Those rows are held until the
 /// last of them was taken, and nobody counts them: a table that took all that is free would take it twice.
 fn partial_table(limit: usize, partitions: usize) -> usize {
-    (limit / 8 / partitions.max(1)).max(EMPTY_TABLE)
+    (limit / 8 / partitions.max(1)).max(PARTIAL_TABLE)
 }
 
 /// Runs `aggregate`, a grouped `AggregateExec` whose input was wrapped by [`aggregate_input`].
@@ -335,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_partial_table_keeps_to_its_part_while_it_reads() {
-        assert_eq!((partial_table(16 << 20, 4), partial_table(1000, 2)), (512 << 10, EMPTY_TABLE));
+        assert_eq!((partial_table(64 << 20, 2), partial_table(1000, 2)), (4 << 20, PARTIAL_TABLE));
         let below: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(8000));
         let ended = Arc::new(InputEnded::default());
         let notice = EndNotice(Arc::clone(&ended));
