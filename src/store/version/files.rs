@@ -15,11 +15,14 @@ use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 use futures::TryStreamExt;
 
+use super::local::{self, Lists};
+
 /// What it takes to list the files of a table past all caches, and the caches that may be stale.
 #[derive(Clone)]
 pub(super) struct FileTable {
     pub(super) urls: Arc<[ListingTableUrl]>,
     pub(super) store: Arc<dyn ObjectStore>,
+    is_local: bool,
     file_extension: Arc<str>,
     ignore_subdirectory: bool,
     lists: Option<Arc<ListFilesCache>>,
@@ -40,7 +43,7 @@ impl std::fmt::Debug for FileTable {
 pub(crate) struct FileVersion {
     store: Weak<dyn ObjectStore>,
     /// What each URL of the table lists, whether the table takes it or not, sorted by path.
-    lists: Box<[Box<[ObjectMeta]>]>,
+    lists: Arc<Lists>,
     /// Those that the table reads, sorted by path.
     pub(super) files: Box<[ObjectMeta]>,
 }
@@ -105,8 +108,10 @@ impl FileTable {
         let urls = table.table_paths();
         let first = urls.first().ok_or_else(|| plan_datafusion_err!("it has no location"))?;
         let runtime = session.runtime_env();
+        let store = runtime.object_store(first)?;
         Ok(Self {
-            store: runtime.object_store(first)?,
+            is_local: local::is_local(store.as_ref()),
+            store,
             urls: urls.as_slice().into(),
             file_extension: table.options().file_extension.as_str().into(),
             ignore_subdirectory: session.config_options().execution.listing_table_ignore_subdirectory,
@@ -128,6 +133,15 @@ impl FileTable {
             files.dedup_by(|one, other| one.location == other.location);
         }
         Ok(FileVersion { store: Arc::downgrade(&self.store), lists: lists.into(), files: files.into() })
+    }
+
+    /// Whether the files are still those of `version`.
+    pub(super) async fn is_still(&self, version: &FileVersion) -> Result<bool> {
+        let same_store = std::ptr::addr_eq(version.store.as_ptr(), Arc::as_ptr(&self.store));
+        if same_store && self.is_local && local::is_still(&self.urls, &version.lists).await {
+            return Ok(true);
+        }
+        Ok(self.version().await? == *version)
     }
 
     /// Everything below a URL, sorted by path. One that names a single file is that file, where it is there.
@@ -173,7 +187,7 @@ impl FileTable {
     /// Drops what DataFusion keeps of files that are others now: its lists live for ever by default, and what it knows of a
     /// file it checks by size and time alone.
     pub(super) fn forget_stale(&self, version: &FileVersion) {
-        for (url, files) in self.urls.iter().zip(&version.lists) {
+        for (url, files) in self.urls.iter().zip(version.lists.iter()) {
             let key =
                 |path: &Path| TableScopedPath { table: url.get_table_ref().clone(), path: path.clone() };
             if let Some(lists) = &self.lists {

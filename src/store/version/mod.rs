@@ -12,6 +12,7 @@
 
 mod declared;
 mod files;
+mod local;
 mod memory;
 mod portable;
 
@@ -160,10 +161,11 @@ impl VersionedTable {
     /// # Errors
     /// As [`version`](Self::version).
     pub(crate) async fn is_still(&self, version: &Version) -> Result<bool> {
-        if let (Version::Memory(version), Some(table)) = (version, self.memory()) {
-            return Ok(version.is_of(table).await);
+        match (version, &self.source, self.memory()) {
+            (Version::Memory(version), _, Some(table)) => Ok(version.is_of(table).await),
+            (Version::Files(version), Source::Files(files), _) => files.is_still(version).await,
+            _ => Ok(self.version().await? == *version),
         }
-        Ok(self.version().await? == *version)
     }
 
     fn memory(&self) -> Option<&MemTable> {
