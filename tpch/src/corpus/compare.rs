@@ -242,6 +242,7 @@ mod tests {
             picture: None,
             outcome: Some(outcome),
             as_expected: true,
+            from_cache: false,
         }
     }
 

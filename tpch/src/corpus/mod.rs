@@ -41,6 +41,12 @@ use process::{Engine, EngineRun, Pace, start};
 use report::Judgement;
 use tree::Tree;
 
+/// What `--warm` switches on.
+const CACHES: &[&str] = &["enabled", "subplans", "file_aggregates", "broader", "plans"];
+
+/// As many records of a file come from the caches, on average, where they are warm. It is about a quarter of all records.
+const LEAST_WARM: usize = 5;
+
 /// How often the plain engine is run again on files that differ, to see whether it agrees with itself.
 const RERUNS: usize = 4;
 
@@ -94,6 +100,9 @@ pub(crate) struct Args {
     /// A setting made on the layer before each file; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// Switch all caches on, ask what they keep until it comes from there, and compare that
+    #[arg(long)]
+    warm: bool,
     /// How long one statement may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     limit_seconds: u64,
@@ -138,11 +147,9 @@ fn compare_engines(args: &Args, scratch: &Path) -> Result<ExitCode> {
     };
     let plain_engine = Engine::plain();
     let plain = run_engine(&plain_engine, &files)?;
-    let layers = Engine::layers(args.entry, &args.settings)
-        .iter()
-        .map(|engine| run_engine(engine, &files))
-        .collect::<Result<Vec<_>>>()?;
-    report::engines(std::iter::once(&plain).chain(&layers));
+    let layers =
+        Engine::layers(args).iter().map(|engine| run_engine(engine, &files)).collect::<Result<Vec<_>>>()?;
+    report::engines(&std::iter::once(&plain).chain(&layers).collect::<Vec<_>>());
     if args.verbose {
         print_unexpected(&plain);
     }
@@ -151,28 +158,41 @@ fn compare_engines(args: &Args, scratch: &Path) -> Result<ExitCode> {
         layers.iter().map(|layer| judge(&plain, layer, &exceptions)).collect();
     separate_unstable(&mut judgements, &plain, |files| run_engine(&plain_engine, files))?;
     report::judgements(&judgements, args.verbose);
+    let cold = layers.iter().filter(|run| args.warm && run.cached_records() < LEAST_WARM * run.files.len());
+    let cold =
+        cold.inspect(|run| println!("{}: {} records from the caches", run.engine.name, run.cached_records()));
+    // A comparison of answers that are computed anew would say nothing of the caches.
+    if cold.count() > 0 {
+        println!("that is fewer than {LEAST_WARM} in a file: the caches keep hardly anything");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(conclude(&judgements, &exceptions))
 }
 
 impl Engine {
     fn plain() -> Self {
-        Self { name: "plain".to_owned(), engine: WorkerEngine::Plain, entry: Entry::Sql, settings: vec![] }
+        let engine = WorkerEngine::Plain;
+        Self { name: "plain".to_owned(), engine, entry: Entry::Sql, settings: vec![], warm: false }
     }
 
-    fn layers(choice: EntryChoice, settings: &[String]) -> Vec<Self> {
-        let entries: &[(Entry, &str)] = match choice {
+    fn layers(args: &Args) -> Vec<Self> {
+        let entries: &[(Entry, &str)] = match args.entry {
             EntryChoice::Sql => &[(Entry::Sql, "slipstream sql")],
             EntryChoice::Query => &[(Entry::Query, "slipstream query")],
             EntryChoice::Both => &[(Entry::Sql, "slipstream sql"), (Entry::Query, "slipstream query")],
         };
         let engine = WorkerEngine::Slipstream;
+        let caches =
+            CACHES.iter().filter(|_| args.warm).map(|switch| format!("slipstream.cache.{switch}=true"));
+        let settings: Vec<String> = caches.chain(args.settings.iter().cloned()).collect();
         entries
             .iter()
             .map(|(entry, name)| Self {
                 name: (*name).to_owned(),
                 engine,
                 entry: *entry,
-                settings: settings.to_vec(),
+                settings: settings.clone(),
+                warm: args.warm,
             })
             .collect()
     }

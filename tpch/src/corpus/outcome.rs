@@ -75,6 +75,8 @@ pub(super) struct RecordRun {
     pub(super) outcome: Option<Outcome>,
     /// Whether the outcome is the one that the file expects.
     pub(super) as_expected: bool,
+    /// Whether the answer, or the plan, came from a cache.
+    pub(super) from_cache: bool,
 }
 
 /// One line of a worker's output.

@@ -33,6 +33,8 @@ pub(super) struct Engine {
     pub(super) entry: Entry,
     /// Settings made before each file, `key=value`.
     pub(super) settings: Vec<String>,
+    /// Whether what the caches keep is asked again, until it comes from there.
+    pub(super) warm: bool,
 }
 
 /// How every worker of one comparison runs.
@@ -53,6 +55,14 @@ pub(super) struct EngineRun {
     pub(super) files: BTreeMap<String, FileRun>,
     /// Wall time from the process's start to its end.
     pub(super) elapsed: Duration,
+}
+
+impl EngineRun {
+    /// Records whose outcome came from a cache, of answers or of plans.
+    pub(super) fn cached_records(&self) -> usize {
+        let records = self.files.values().flat_map(|file| file.records.values());
+        records.filter(|record| record.from_cache).count()
+    }
 }
 
 /// What one engine did with one file.
@@ -107,6 +117,9 @@ pub(super) fn start(
         .env("TMPDIR", tree.temporary_folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
+    if engine.warm {
+        command.arg("--warm");
+    }
     for setting in &engine.settings {
         command.args(["--set", setting]);
     }

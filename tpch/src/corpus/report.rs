@@ -31,7 +31,7 @@ pub(super) struct Judgement<'a> {
 }
 
 /// Prints one line for each engine: files, records, files that are as the corpus expects, time.
-pub(super) fn engines<'a>(runs: impl Iterator<Item = &'a EngineRun>) {
+pub(super) fn engines(runs: &[&EngineRun]) {
     println!("{:<18} {:>7} {:>10} {:>10} {:>9}", "engine", "files", "records", "pass", "time");
     for run in runs {
         let records: usize = run
@@ -42,6 +42,9 @@ pub(super) fn engines<'a>(runs: impl Iterator<Item = &'a EngineRun>) {
         let pass = run.files.values().filter(|file| file.as_expected).count();
         let (files, seconds) = (run.files.len(), run.elapsed.as_secs_f64());
         println!("{:<18} {files:>7} {records:>10} {pass:>10} {seconds:>7.1} s", run.engine.name);
+    }
+    for run in runs.iter().filter(|run| run.engine.warm) {
+        println!("{}: {} records came from the caches", run.engine.name, run.cached_records());
     }
     println!("(pass: files whose every outcome is the one that the corpus publishes)\n");
 }

@@ -50,6 +50,9 @@ pub(crate) struct WorkerArgs {
     /// How long one statement may take
     #[arg(long)]
     pub(super) limit_seconds: u64,
+    /// Whether what the caches keep is asked until it comes from there
+    #[arg(long)]
+    pub(super) warm: bool,
     /// A setting, made in each session before the file runs
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) settings: Vec<String>,
@@ -127,8 +130,9 @@ async fn run_records(args: &WorkerArgs, file: &Path) -> Result<bool> {
         return exec_err!("needs a cargo feature that is not enabled here");
     };
     let ctx = test.session_ctx();
+    let slipstream = Slipstream::default();
     if args.engine == WorkerEngine::Slipstream {
-        ctx.install_slipstream(Slipstream::default())?;
+        ctx.install_slipstream(slipstream.clone())?;
     }
     for setting in &args.settings {
         apply(ctx, setting).await?;
@@ -144,6 +148,7 @@ async fn run_records(args: &WorkerArgs, file: &Path) -> Result<bool> {
             spark: is_spark_path(file),
             root: args.root.clone(),
             limit: Duration::from_secs(args.limit_seconds),
+            warm: args.warm.then(|| slipstream.clone()),
             slot: Arc::clone(&slot),
         };
         async move { Ok(recorder) }
@@ -168,13 +173,22 @@ async fn run_records(args: &WorkerArgs, file: &Path) -> Result<bool> {
         all_as_expected &= as_expected;
         if let Some((location, sql, sort)) = described {
             let observed = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let (outcome, picture, ordered) = match observed {
-                Some(observed) => (Some(observed.outcome), observed.picture, observed.ordered),
-                None => (None, None, true),
+            let (outcome, picture, ordered, from_cache) = match observed {
+                Some(seen) => (Some(seen.outcome), seen.picture, seen.ordered, seen.from_cache),
+                None => (None, None, true, false),
             };
-            let file = file.display().to_string();
-            let run = RecordRun { file, index, location, sql, sort, ordered, picture, outcome, as_expected };
-            emit(&Event::Record(run))?;
+            emit(&Event::Record(RecordRun {
+                file: file.display().to_string(),
+                index,
+                location,
+                sql,
+                sort,
+                ordered,
+                picture,
+                outcome,
+                as_expected,
+                from_cache,
+            }))?;
         }
     }
     // The corpus asks each file to leave the settings as it found them.
