@@ -9,15 +9,16 @@ use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_expr::utils::split_conjunction;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use super::dynamic_filters::{DynamicFilters, Place};
+use super::dynamic_filters::{DynamicFilters, Landing, Place};
 use super::estimate::Known;
 use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 
-/// Removes dynamic filters from scans whose columns they were not made for.
+/// Removes dynamic filters from scans, and from filters above them, whose columns they were not made for.
 ///
 /// DataFusion 55.2 finds a pushed filter's columns in a node's input by their *names*. Where the output of a join
 /// has two columns of one name, a filter for the second lands on the first, and the scan below drops rows that the
@@ -31,7 +32,8 @@ use crate::config::SlipstreamOptions;
 /// ```
 ///
 /// The rule follows each column of a filter from the node that makes the filter down to the scans that the column
-/// comes from, by position, and compares. A dynamic filter only ever saves work, so removing one is always right.
+/// comes from, by position, and compares. DataFusion puts filters for tables in memory above their scans: their columns are
+/// followed down from there. A dynamic filter only ever saves work, so removing one is always right.
 ///
 /// It also removes the filter of an aggregate's minima and maxima where the same node has another aggregate, which
 /// needs the rows that the filter drops.
@@ -58,16 +60,19 @@ impl PhysicalRule for DynamicFilterGuard {
         let guarded = Arc::clone(&plan)
             // From the top: nodes below one that was not changed are still those that the filters know.
             .transform_down(|node| {
-                let Some(scan) = node.downcast_ref::<DataSourceExec>() else {
-                    return Ok(Transformed::no(node));
+                let guarded = match (node.downcast_ref::<DataSourceExec>(), node.downcast_ref::<FilterExec>())
+                {
+                    (Some(scan), _) => scan_without(scan, ScanId::of(&node), &filters),
+                    (_, Some(filter)) => filter_without(filter, &filters)?,
+                    (None, None) => None,
                 };
-                match without_misplaced(scan, ScanId::of(&node), &filters) {
-                    Some((scan, count)) => {
+                Ok(match guarded {
+                    Some((guarded, count)) => {
                         removed += count;
-                        Ok(Transformed::yes(scan))
+                        Transformed::yes(guarded)
                     }
-                    None => Ok(Transformed::no(node)),
-                }
+                    None => Transformed::no(node),
+                })
             })
             .data()?;
         if removed == 0 {
@@ -77,25 +82,39 @@ impl PhysicalRule for DynamicFilterGuard {
     }
 }
 
-/// The scan without its misplaced filters, and how many they were; `None` where it has none.
-fn without_misplaced(
-    scan: &DataSourceExec,
-    id: ScanId,
-    filters: &DynamicFilters,
-) -> Option<(Arc<dyn ExecutionPlan>, usize)> {
+/// A node without its misplaced filters, and how many they were.
+type Guarded = (Arc<dyn ExecutionPlan>, usize);
+
+/// The scan without its misplaced filters; `None` where it has none.
+fn scan_without(scan: &DataSourceExec, id: ScanId, filters: &DynamicFilters) -> Option<Guarded> {
     let (config, source) = scan.downcast_to_file_source::<ParquetSource>()?;
-    let predicate = source.filter()?;
-    let conjuncts = split_conjunction(&predicate);
-    let kept: Vec<Arc<dyn PhysicalExpr>> = conjuncts
-        .iter()
-        .filter(|conjunct| filters.place(conjunct, id) != Place::Wrong)
-        .map(|conjunct| Arc::clone(conjunct))
-        .collect();
-    let removed = conjuncts.len() - kept.len();
-    if removed == 0 {
-        return None;
+    let (kept, removed) = without_misplaced(&source.filter()?, Landing::Scan(id), filters)?;
+    // A source's predicate can be replaced, but not taken away.
+    Some((with_source(scan, config, source.with_predicate(kept)), removed))
+}
+
+/// The same of a filter, which DataFusion puts above what takes none itself, such as tables in memory.
+fn filter_without(filter: &FilterExec, filters: &DynamicFilters) -> Result<Option<Guarded>> {
+    let Some((kept, removed)) =
+        without_misplaced(filter.predicate(), Landing::Above(filter.input()), filters)
+    else {
+        return Ok(None);
+    };
+    let guarded = FilterExecBuilder::from(filter).with_predicate(kept).build()?;
+    Ok(Some((Arc::new(guarded), removed)))
+}
+
+/// What is left of `predicate`, TRUE where that is nothing, and how many filters were misplaced; `None` where none was.
+fn without_misplaced(
+    predicate: &Arc<dyn PhysicalExpr>,
+    at: Landing<'_>,
+    filters: &DynamicFilters,
+) -> Option<(Arc<dyn PhysicalExpr>, usize)> {
+    let conjuncts = split_conjunction(predicate);
+    let kept = conjuncts.iter().filter(|conjunct| filters.place(conjunct, at) != Place::Wrong);
+    let kept: Vec<Arc<dyn PhysicalExpr>> = kept.map(|conjunct| Arc::clone(conjunct)).collect();
+    match conjuncts.len() - kept.len() {
+        0 => None,
+        removed => Some((conjunction(kept), removed)),
     }
-    // Without any conjunct left it is TRUE: a source's predicate can be replaced, but not taken away.
-    let source = source.with_predicate(conjunction(kept));
-    Some((with_source(scan, config, source), removed))
 }

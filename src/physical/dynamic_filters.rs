@@ -42,6 +42,31 @@ pub(super) struct BuildSide {
     pub(super) keys: Vec<KeyValues>,
 }
 
+/// Where a filter has landed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Landing<'a> {
+    /// In a scan, whose columns are its table's.
+    Scan(ScanId),
+    /// In a filter above this plan.
+    Above(&'a Arc<dyn ExecutionPlan>),
+}
+
+impl Landing<'_> {
+    fn sources(self, column: usize) -> Option<Vec<Source>> {
+        match self {
+            Self::Scan(scan) => Some(vec![Source { scan, column }]),
+            Self::Above(plan) => sources(plan, column),
+        }
+    }
+
+    fn ingredients(self, column: usize) -> Option<Vec<Source>> {
+        match self {
+            Self::Scan(scan) => Some(vec![Source { scan, column }]),
+            Self::Above(plan) => ingredients(plan, column),
+        }
+    }
+}
+
 /// Whether a filter that has reached a scan speaks of the columns that it was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -84,8 +109,8 @@ impl DynamicFilters {
         Ok(Self(producers))
     }
 
-    /// Where `filter`, a conjunct of the predicate of `scan`, has landed.
-    pub(super) fn place(&self, filter: &Arc<dyn PhysicalExpr>, scan: ScanId) -> Place {
+    /// Where `filter`, a conjunct of the predicate of a scan, or of a filter above other nodes, has landed.
+    pub(super) fn place(&self, filter: &Arc<dyn PhysicalExpr>, at: Landing<'_>) -> Place {
         let Some(producer) = filter.expression_id().and_then(|id| self.0.get(&id)) else {
             return Place::Unknown;
         };
@@ -94,8 +119,8 @@ impl DynamicFilters {
         }
         let mut all_known = true;
         for (landed, expected) in filter.children().into_iter().zip(&producer.keys) {
-            match (column_index(landed), expected) {
-                (Some(column), Some(expected)) if !expected.contains(&Source { scan, column }) => {
+            match (column_index(landed).and_then(|column| at.sources(column)), expected) {
+                (Some(here), Some(expected)) if !here.iter().all(|source| expected.contains(source)) => {
                     return Place::Wrong;
                 }
                 (Some(_), Some(_)) => {}
@@ -104,11 +129,10 @@ impl DynamicFilters {
         }
         // A key that is computed must be computed from the same columns, whatever is done with them.
         for (landed, expected) in filter.children().into_iter().zip(&producer.ingredients) {
-            let here = |column: &Column| Source { scan, column: column.index() };
-            let others = |expected: &Vec<Source>| {
-                collect_columns(landed).iter().any(|column| !expected.contains(&here(column)))
-            };
-            if expected.as_ref().is_some_and(others) {
+            let Some(expected) = expected else { continue };
+            let columns = collect_columns(landed);
+            let mut here = columns.iter().filter_map(|column| at.ingredients(column.index())).flatten();
+            if here.any(|source| !expected.contains(&source)) {
                 return Place::Wrong;
             }
         }
