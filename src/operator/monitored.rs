@@ -60,16 +60,21 @@ impl Execution {
         Self::new(self.query.as_ref().map(|query| query.again()))
     }
 
+    /// This query's view of the memory pool of `given`.
+    fn pool(&self, given: &TaskContext, governor: &Arc<MemoryGovernor>) -> Arc<QueryPool> {
+        match &self.pool {
+            Some(pool) if pool.views(given.memory_pool()) => Arc::clone(pool),
+            _ => pool_for(given, governor, self.query.as_ref().map(|query| query.id())),
+        }
+    }
+
     /// The context with this query's view of the memory pool, and that view.
     fn context(
         &mut self,
         given: &Arc<TaskContext>,
         governor: &Arc<MemoryGovernor>,
     ) -> Result<(Arc<TaskContext>, Arc<QueryPool>)> {
-        let pool = match &self.pool {
-            Some(pool) if pool.views(given.memory_pool()) => Arc::clone(pool),
-            _ => pool_for(given, governor, self.query.as_ref().map(|query| query.id())),
-        };
+        let pool = self.pool(given, governor);
         if Weak::ptr_eq(&self.contexts.0, &Arc::downgrade(given))
             && let Some(own) = self.contexts.1.upgrade()
         {
@@ -98,13 +103,18 @@ impl Wrap for Monitored {
     ) -> Result<SendableRecordBatchStream> {
         // A query inside a query has the turn of that one: to wait for another could be to wait for itself. What is left of
         // a statement that has acted (SET, DDL) has nothing to wait for, nor has an answer that is there.
-        let exempt = is_inside_query(&context) || inner.is::<EmptyExec>() || inner.is::<CachedResultExec>();
+        let is_answer = inner.is::<CachedResultExec>();
+        let exempt = is_answer || is_inside_query(&context) || inner.is::<EmptyExec>();
         let (query, context, pool, turn) = {
             let mut execution = self.execution.lock();
             if execution.query.as_ref().is_some_and(|query| query.is_over()) {
                 *execution = execution.again();
             }
-            let (context, pool) = execution.context(&context, &self.governor)?;
+            let (context, pool) = match is_answer {
+                // It reserves nothing, and to derive a context takes half of the time that a hit takes.
+                true => (Arc::clone(&context), execution.pool(&context, &self.governor)),
+                false => execution.context(&context, &self.governor)?,
+            };
             let turn = if exempt { None } else { Some(execution.turns.next(self.governor.admission())) };
             (execution.query.clone(), context, pool, turn)
         };

@@ -7,6 +7,7 @@
 //!          └─ outer_context(right)
 //! ```
 
+use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::common::Result;
@@ -15,12 +16,40 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use super::aggregate_limit::AggregateInput;
 use super::context::derived;
 use super::passthrough::{Passthrough, Wrap};
 
 /// Runs `plan`, an input of a node that runs in a context of its own, in the context that the node was given.
 pub(crate) fn outer_context(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Passthrough::around(plan, Outer)
+    Passthrough::outermost(plan, Outer)
+}
+
+/// `wrap` around the node in `plan` that stands below all wrappers which give it the context around the node above: those that
+/// call [`outer`].
+pub(super) fn inside_outer_context(
+    plan: Arc<dyn ExecutionPlan>,
+    wrap: &dyn Fn(Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
+    let inside = inside::<Outer>(&plan, wrap).or_else(|| inside::<AggregateInput>(&plan, wrap));
+    inside.unwrap_or_else(|| wrap(plan))
+}
+
+/// The same below one such wrapper; `None` where the plan is in no wrapper of this kind.
+fn inside<W: Wrap>(
+    plan: &Arc<dyn ExecutionPlan>,
+    wrap: &dyn Fn(Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan>,
+) -> Option<Arc<dyn ExecutionPlan>> {
+    let entrance = (plan.as_ref() as &dyn Any).downcast_ref::<Passthrough<W>>()?;
+    Some(entrance.rewrap(inside_outer_context(Arc::clone(entrance.inner()), wrap)))
+}
+
+/// The node in `plan` that stands below all wrappers which give it the context around the node above.
+pub(super) fn below_outer_context(plan: &dyn ExecutionPlan) -> &dyn ExecutionPlan {
+    let any = plan as &dyn Any;
+    let outer = any.downcast_ref::<Passthrough<Outer>>().map(Passthrough::inner);
+    let inner = outer.or_else(|| any.downcast_ref::<Passthrough<AggregateInput>>().map(Passthrough::inner));
+    inner.map_or(plan, |inner| below_outer_context(inner.as_ref()))
 }
 
 /// Executes `node` with `config` and `runtime` in the place of those of `given`.

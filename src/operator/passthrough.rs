@@ -20,6 +20,8 @@ use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 
+use super::own_context::inside_outer_context;
+
 /// What a wrapper does when the node it wraps is executed, or asked what happened.
 pub(crate) trait Wrap: fmt::Debug + Send + Sync + Sized + 'static {
     /// Executes `partition` of `inner`.
@@ -67,9 +69,21 @@ impl<W> fmt::Debug for Passthrough<W> {
 }
 
 impl<W: Wrap> Passthrough<W> {
-    /// Wraps `inner`.
+    /// Wraps `inner`, inside the wrappers that give it the context around the node above: outside of them, a context of the
+    /// new wrapper's own would be lost on the way.
     pub(crate) fn around(inner: Arc<dyn ExecutionPlan>, wrap: W) -> Arc<dyn ExecutionPlan> {
+        let wrap = Arc::new(wrap);
+        inside_outer_context(inner, &|inner| Self::again(inner, Arc::clone(&wrap)))
+    }
+
+    /// Wraps `inner` and whatever it is wrapped in.
+    pub(super) fn outermost(inner: Arc<dyn ExecutionPlan>, wrap: W) -> Arc<dyn ExecutionPlan> {
         Self::again(inner, Arc::new(wrap))
+    }
+
+    /// What is wrapped.
+    pub(super) fn inner(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.inner
     }
 
     /// The wrapper.
@@ -83,7 +97,7 @@ impl<W: Wrap> Passthrough<W> {
     }
 
     /// `inner`, a rewritten inner node, in the same wrapper.
-    fn rewrap(&self, inner: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    pub(super) fn rewrap(&self, inner: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
         Self::again(inner, Arc::clone(&self.wrap))
     }
 }

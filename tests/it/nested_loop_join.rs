@@ -172,6 +172,34 @@ async fn the_layer_returns_right_rows_or_a_clear_error_at_every_limit() {
     assert!(right > 0 && refused > 0, "{right} right, {refused} refused");
 }
 
+/// An exchange and an aggregate above a join have contexts of their own under a limit, and give their inputs the one around
+/// them: what guards the join has to hold in there.
+#[tokio::test]
+async fn a_join_below_an_exchange_is_guarded_too() {
+    let (mut right, mut refused) = (0, 0);
+    for target_partitions in [1, 4] {
+        for pool_bytes in [12_000, 20_000, 30_000, 45_000, 60_000, 10_000_000] {
+            for join in JOINS {
+                let (data, spill) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+                let (ctx, _) = with_layer(limited(target_partitions, pool_bytes, spill.path()));
+                in_parquet(&ctx, data.path()).await;
+                let padded = join.replacen("SELECT l.k", "SELECT l.pad, l.k", 1);
+                let padded = padded.replacen("SELECT r.k", "SELECT r.pad, r.k", 1);
+                let grouped = format!("SELECT j.k, count(j.pad) AS n FROM ({padded}) AS j GROUP BY j.k");
+                match rows_or_exhausted(sql(&ctx, &grouped).await) {
+                    Some(rows) => {
+                        let at = format!("{grouped} at {pool_bytes}, {target_partitions} partitions");
+                        assert_same(&rows, &expected(&grouped).await, &at);
+                        right += 1;
+                    }
+                    None => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(right > 0 && refused > 0, "{right} right, {refused} refused");
+}
+
 #[tokio::test]
 async fn an_inner_join_spills_and_finishes_where_its_build_side_is_a_drained_scan() {
     let join = JOINS[0];

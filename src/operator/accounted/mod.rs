@@ -28,6 +28,7 @@ use self::files::counted;
 use self::pool::{around, counting};
 use self::usage::Usage;
 use super::context::{Derived, derived, derived_without_functions, holding};
+use super::own_context::below_outer_context;
 use super::passthrough::{Passthrough, Wrap};
 
 /// Counts what `plan` reserves and spills, and adds it to its metrics.
@@ -40,7 +41,7 @@ pub(crate) fn accounted(plan: Arc<dyn ExecutionPlan>, functions: bool) -> Arc<dy
 
 /// Whether `plan` is the wrapper that [`accounted`] puts around a node.
 pub(crate) fn is_accounted(plan: &dyn ExecutionPlan) -> bool {
-    (plan as &dyn Any).is::<Passthrough<Accounted>>()
+    (below_outer_context(plan) as &dyn Any).is::<Passthrough<Accounted>>()
 }
 
 #[derive(Debug)]
