@@ -46,7 +46,7 @@ pub(crate) fn aggregate_limit(aggregate: Arc<dyn ExecutionPlan>) -> Arc<dyn Exec
 
 /// Runs `input` in the context around the aggregate, which it tells of its end.
 pub(crate) fn aggregate_input(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Passthrough::around(input, AggregateInput)
+    Passthrough::outermost(input, AggregateInput)
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Wrap for AggregateLimit {
 }
 
 #[derive(Debug)]
-struct AggregateInput;
+pub(super) struct AggregateInput;
 
 impl Wrap for AggregateInput {
     fn execute(

@@ -5,11 +5,24 @@ use std::sync::{Arc, Weak};
 
 use datafusion::common::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use parking_lot::Mutex;
+
+use super::result_cache::CachedResultExec;
+
+/// The context that `plan` runs in, by `state`. An answer that is there looks up no function: copying the maps of them takes as
+/// long as finding it.
+pub(crate) fn context_for(plan: &dyn ExecutionPlan, state: &SessionState) -> Arc<TaskContext> {
+    if !plan.is::<CachedResultExec>() {
+        return state.task_ctx();
+    }
+    let (config, runtime) = (state.config().clone(), Arc::clone(state.runtime_env()));
+    without_functions(None, state.session_id().to_owned(), config, runtime)
+}
 
 /// The same context with another configuration and runtime.
 ///
@@ -38,9 +51,18 @@ pub(super) fn derived_without_functions(
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
 ) -> Arc<TaskContext> {
+    without_functions(context.task_id(), context.session_id(), config, runtime)
+}
+
+fn without_functions(
+    task_id: Option<String>,
+    session_id: String,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> Arc<TaskContext> {
     Arc::new(TaskContext::new(
-        context.task_id(),
-        context.session_id(),
+        task_id,
+        session_id,
         config,
         HashMap::new(),
         HashMap::new(),

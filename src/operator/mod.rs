@@ -20,7 +20,7 @@
 //! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
-//! | [`CachedResultExec`] | node | gives a kept answer |
+//! | [`CachedResultExec`], [`DiskResultExec`] | nodes | give a kept answer, from memory and from its file |
 //! | `recorded` | wrapper | leaves the answer of a query, or of a part of one, in the cache |
 //! | [`PlannedPartExec`] | node | a part of a plan that is planned by itself, until the rest is planned |
 //! | [`FileAggregateExec`] | node | gives what each file contributes to an aggregate, kept or computed |
@@ -49,6 +49,7 @@ mod filter;
 mod finished;
 mod key_filter;
 mod late_fetch;
+mod leaf;
 mod merge_join_limit;
 mod monitored;
 mod nested_loop_spill;
@@ -75,6 +76,7 @@ pub(crate) use analyze::{AnalyzeTableExec, AnalyzeTarget, analyze_schema};
 pub(crate) use batch_size::{BatchPolicy, cut, sized, used_bytes};
 pub(crate) use clustered_aggregate::{ClusteredAggregateExec, KeyIntervals};
 pub(crate) use compact::{compact_views, has_views};
+pub(crate) use context::context_for;
 pub(crate) use decimal::{NarrowDecimals, narrow_decimals};
 pub(crate) use exchange_spill::exchange_spill;
 pub(crate) use explained::explained;

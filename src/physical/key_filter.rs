@@ -17,7 +17,7 @@ use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr};
 
-use super::dynamic_filters::{BuildSide, DynamicFilters, Place};
+use super::dynamic_filters::{BuildSide, DynamicFilters, Landing, Place};
 use super::estimate::{ColumnEstimate, Known, source_columns};
 use super::lineage::{ScanId, column_index, with_source};
 use super::rule::{PhysicalRule, Rewrite};
@@ -251,7 +251,7 @@ fn best_key<'a>(
 ) -> Option<(&'a Join<'a>, Candidate)> {
     let build = filters.build_side(filter)?;
     let join = joins.get(&build.join)?;
-    if filters.place(filter, id) != Place::Right {
+    if filters.place(filter, Landing::Scan(id)) != Place::Right {
         return None;
     }
     let keys = filter.children().into_iter().enumerate();

@@ -25,6 +25,9 @@ use crate::store::{CachedResult, Evicted, Limits, Tier, Version, VersionedTable,
 /// What EXPLAIN says where there is nothing.
 const NO_ANSWER: &str = "there is no answer to it yet";
 
+/// Why a query is an error where the mode is `only_if_cached`.
+pub(super) const UNANSWERED: &str = "there is no answer to it";
+
 /// What the cache has for a query.
 pub(super) enum Looked {
     /// It is off, or the statement is no query.
@@ -72,9 +75,7 @@ pub(super) async fn look_up(
     }
     let looked = find(slipstream, plan, session, options, scope).await;
     let refusal = match looked {
-        Ok(Looked::Miss(_)) if options.cache_mode == CacheMode::OnlyIfCached => {
-            "there is no answer to it".into()
-        }
+        Ok(Looked::Miss(_)) if options.cache_mode == CacheMode::OnlyIfCached => UNANSWERED.into(),
         Ok(looked) => return Ok(looked),
         Err(refusal) => {
             slipstream.results().stats().refused(refusal.kind);
@@ -84,13 +85,19 @@ pub(super) async fn look_up(
         }
     };
     match options.cache_mode {
-        CacheMode::OnlyIfCached => {
-            plan_err!(
-                "the query is not answered from the cache, as slipstream.cache.mode = only_if_cached asks: {refusal}"
-            )
-        }
+        CacheMode::OnlyIfCached => not_cached(&refusal),
         _ => Ok(Looked::Nothing),
     }
+}
+
+/// The error of a query that has to be computed, where the mode is `only_if_cached`.
+///
+/// # Errors
+/// Always.
+pub(super) fn not_cached<T>(why: &str) -> Result<T> {
+    plan_err!(
+        "the query is not answered from the cache, as slipstream.cache.mode = only_if_cached asks: {why}"
+    )
 }
 
 /// Whether `plan` gives rows and does nothing else.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::{Result, plan_err};
+use datafusion::common::Result;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -16,7 +16,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::Slipstream;
-use super::cache::{Looked, from_broader, look_up, missed, not_from_broader};
+use super::cache::{Looked, UNANSWERED, from_broader, look_up, missed, not_cached, not_from_broader};
 use super::reuse::{Broader, Known, Parts};
 use super::scoped_session::ScopedSession;
 use crate::config::{CacheMode, SlipstreamOptions};
@@ -192,10 +192,7 @@ impl SlipstreamPlanner {
         not_from_broader(&self.slipstream, scope, Refusal::new("broader schema", why));
         missed(&self.slipstream, scope);
         match options.cache_mode {
-            CacheMode::OnlyIfCached => plan_err!(
-                "the query is not answered from the cache, as slipstream.cache.mode = only_if_cached asks: \
-                 there is no answer to it"
-            ),
+            CacheMode::OnlyIfCached => not_cached(UNANSWERED),
             _ => Ok(Err(recorder)),
         }
     }

@@ -22,6 +22,7 @@ use super::text::statement_texts;
 use crate::config::SlipstreamOptions;
 use crate::hint::hints_in;
 use crate::monitor::ReceivedQuery;
+use crate::operator::context_for;
 use crate::scope::QueryScope;
 
 /// One parsed statement and its text.
@@ -262,7 +263,7 @@ impl PlannedQuery {
             }
             _ => state.query_planner().create_physical_plan(&optimized, &state).await?,
         };
-        let rows = execute_stream(Arc::clone(&physical), state.task_ctx())?;
+        let rows = execute_stream(Arc::clone(&physical), context_for(physical.as_ref(), &state))?;
         Ok(QueryStream::new(rows, physical))
     }
 }

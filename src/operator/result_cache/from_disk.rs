@@ -18,22 +18,18 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, Statistics, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::coop::make_cooperative;
-use datafusion::physical_plan::execution_plan::{
-    Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType,
-};
+use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
-};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 use futures::stream;
 
 use super::compaction::Kept;
 use crate::clock::Clock;
 use crate::fingerprint::{Key, Pin, Refusal, Shaped};
+use crate::operator::leaf::{childless, leaf_properties};
 use crate::store::{Answer, CachedResult, DiskAnswer, Limits, ResultStore, Tier, Version, VersionedTable};
 
 /// What it takes to put an answer from disk into memory.
@@ -75,12 +71,7 @@ impl Promotion {
     /// An answer of the same versions that somebody has put into memory meanwhile.
     pub(crate) fn in_memory(&self) -> Option<Arc<CachedResult>> {
         let now = self.clock.now();
-        let fits = |result: &Arc<CachedResult>| {
-            result.versions() == self.versions
-                && !result.is_expired(now)
-                && self.max_age.is_none_or(|most| result.age(now) <= most)
-        };
-        self.store.get(&self.key).filter(fits)
+        self.store.get(&self.key).filter(|result| result.is_for(&self.versions, self.max_age, now))
     }
 
     /// Puts `answer` into memory, as one that was just computed: within the same limits, and reserved before it is read.
@@ -126,7 +117,7 @@ impl Promotion {
             tag: self.tag,
             ttl: answer.ttl(),
             files: Vec::new(),
-            shape: self.shape.clone(),
+            shape: self.shape,
             on_disk: Some(Arc::clone(&answer.name)),
             aged: answer.age,
         };
@@ -148,14 +139,8 @@ pub(crate) struct DiskResultExec {
 impl DiskResultExec {
     /// The plan that gives `answer`.
     pub(crate) fn new(answer: Arc<DiskAnswer>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&answer.schema)),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        )
-        .with_scheduling_type(SchedulingType::Cooperative);
-        Self { answer, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        let properties = leaf_properties(Arc::clone(&answer.schema), 1);
+        Self { answer, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -195,20 +180,14 @@ impl ExecutionPlan for DiskResultExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.is_empty() {
-            true => Ok(self),
-            false => internal_err!("DiskResultExec has no input"),
-        }
+        childless(self, &children)
     }
 
     fn with_new_children(
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.is_empty() {
-            true => Ok(self),
-            false => internal_err!("DiskResultExec has no input"),
-        }
+        childless(self, &children)
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

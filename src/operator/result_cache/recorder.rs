@@ -117,10 +117,7 @@ impl Recorder {
 
     /// Whether `result` is an answer to this query: made from the versions that this query would read.
     pub(super) fn fits(&self, result: &CachedResult) -> bool {
-        let now = self.clock.now();
-        // Whoever left it may have allowed a longer time.
-        let is_young = self.ttl.is_none_or(|ttl| result.age(now) <= ttl);
-        result.versions() == self.versions && !result.is_expired(now) && is_young
+        result.is_for(&self.versions, self.ttl, self.clock.now())
     }
 
     /// The rows are computed from `broader`, an answer of the same versions. They are as old as that one: where age counts,

@@ -21,7 +21,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 pub(super) use self::benefit::decoding;
 use self::benefit::{Filter, Scan, Share};
-use super::dynamic_filters::{DynamicFilters, Place};
+use super::dynamic_filters::{DynamicFilters, Landing, Place};
 use super::estimate::{ColumnEstimate, Known, selectivity, source_columns};
 use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
@@ -164,7 +164,7 @@ impl Rewriter<'_> {
             return if dynamic { Share::Astray } else { Share::Written(selectivity(conjunct, columns)) };
         }
         // What is evaluated for each row must be right; pruning alone often hides that it is not.
-        if self.filters.place(conjunct, id) != Place::Right {
+        if self.filters.place(conjunct, Landing::Scan(id)) != Place::Right {
             return Share::Astray;
         }
         if self.filters.build_keys(conjunct).is_none() {

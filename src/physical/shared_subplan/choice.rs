@@ -9,7 +9,7 @@ use datafusion::datasource::source::DataSourceExec;
 use super::cost::{is_thin, keeping, reduces, work};
 use super::cover::{Cover, Lost, cover};
 use super::tree::Tree;
-use crate::physical::dynamic_filters::{DynamicFilters, Place};
+use crate::physical::dynamic_filters::{DynamicFilters, Landing, Place};
 use crate::physical::estimate::{Known, source_columns};
 
 /// A filter that is expected to keep less than this may keep next to nothing: estimates of few rows are the least sure.
@@ -163,7 +163,7 @@ fn kept_share(lost: &Lost, filters: &DynamicFilters, known: Known<'_>) -> f64 {
         let scan: &DataSourceExec = lost.node.downcast_ref()?;
         let (config, _) = scan.downcast_to_file_source::<ParquetSource>()?;
         let (rows, columns) = source_columns(config, known)?;
-        if filters.place(&lost.filter, lost.scan()) != Place::Right {
+        if filters.place(&lost.filter, Landing::Scan(lost.scan())) != Place::Right {
             return None;
         }
         filters.kept_share(&lost.filter, (rows, &columns), true)

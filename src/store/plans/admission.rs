@@ -30,23 +30,36 @@ pub(crate) fn admit(
     declared: &[Arc<dyn TableVersions>],
 ) -> Result<(), Refusal> {
     let mut known = Known::of(tables, declared);
+    until_refused(
+        |look| plan.apply_with_subqueries(look),
+        |node| {
+            known.views.retain(|view| !is_definition(view.as_ref(), node));
+            node_of(node, &known).and_then(|()| exprs_of(node))
+        },
+    )?;
+    match known.views.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::new("changed", "a view was changed while the statement was planned")),
+    }
+}
+
+/// Shows `look` all that `walk` comes to, until it refuses something.
+fn until_refused<T>(
+    walk: impl FnOnce(&mut dyn FnMut(&T) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion>,
+    mut look: impl FnMut(&T) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
     let mut refusal = None;
-    let walked = plan.apply_with_subqueries(|node| {
-        known.views.retain(|view| !is_definition(view.as_ref(), node));
-        let admitted = node_of(node, &known).and_then(|()| exprs_of(node));
-        Ok(match admitted {
-            Ok(()) => TreeNodeRecursion::Continue,
-            Err(why) => {
-                refusal = Some(why);
-                TreeNodeRecursion::Stop
-            }
+    let walked = walk(&mut |at| {
+        refusal = look(at).err();
+        Ok(match refusal {
+            None => TreeNodeRecursion::Continue,
+            Some(_) => TreeNodeRecursion::Stop,
         })
     });
     match (refusal, walked) {
         (Some(refusal), _) => Err(refusal),
         (None, Err(error)) => Err(failed(&error)),
-        (None, Ok(_)) if known.views.is_empty() => Ok(()),
-        (None, Ok(_)) => Err(Refusal::new("changed", "a view was changed while the statement was planned")),
+        (None, Ok(_)) => Ok(()),
     }
 }
 
@@ -130,23 +143,7 @@ fn node_of(node: &LogicalPlan, known: &Known<'_>) -> Result<(), Refusal> {
 }
 
 fn exprs_of(node: &LogicalPlan) -> Result<(), Refusal> {
-    let mut refusal = None;
-    let walked = node.apply_expressions(|expr| {
-        expr.apply(|expr| {
-            Ok(match expr_of(expr) {
-                Ok(()) => TreeNodeRecursion::Continue,
-                Err(why) => {
-                    refusal = Some(why);
-                    TreeNodeRecursion::Stop
-                }
-            })
-        })
-    });
-    match (refusal, walked) {
-        (Some(refusal), _) => Err(refusal),
-        (None, Err(error)) => Err(failed(&error)),
-        (None, Ok(_)) => Ok(()),
-    }
+    until_refused(|look| node.apply_expressions(|expr| expr.apply(&mut *look)), expr_of)
 }
 
 /// An expression that is the same at each planning. One that is not known to be is refused, where it is not made of others:

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ptr::addr_eq;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use datafusion::catalog::TableFunction;
 use datafusion::execution::SessionState;
@@ -104,17 +104,17 @@ fn remade(state: &SessionState) -> Box<[Arc<ScalarUDF>]> {
 /// DataFusion's own rules make the same plan of the same statement. Of others nobody knows: one may put in who asks, or a
 /// view that was materialized a moment ago.
 fn has_datafusions_rules(state: &SessionState) -> Result<(), Refusal> {
+    static OWN: LazyLock<(Analyzer, Optimizer)> = LazyLock::new(|| (Analyzer::new(), Optimizer::new()));
+    let (own, optimizer) = &*OWN;
     let analyzer = state.analyzer();
     let foreign = |what: &str| Refusal::new("rules", format!("the session has {what} of its own"));
-    let (own, optimizer) = (Analyzer::new(), Optimizer::new());
-    let same = |one: &mut dyn Iterator<Item = &str>, other: &mut dyn Iterator<Item = &str>| one.eq(other);
-    if !same(&mut analyzer.rules.iter().map(|r| r.name()), &mut own.rules.iter().map(|r| r.name()))
+    if !analyzer.rules.iter().map(|rule| rule.name()).eq(own.rules.iter().map(|rule| rule.name()))
         || analyzer.function_rewrites().len() != own.function_rewrites().len()
     {
         return Err(foreign("analyzer rules"));
     }
-    if !same(&mut state.optimizers().iter().map(|r| r.name()), &mut optimizer.rules.iter().map(|r| r.name()))
-    {
+    let optimizers = state.optimizers().iter().map(|rule| rule.name());
+    if !optimizers.eq(optimizer.rules.iter().map(|rule| rule.name())) {
         return Err(foreign("optimizer rules"));
     }
     if !state.relation_planners().is_empty() {

@@ -205,6 +205,12 @@ impl CachedResult {
         self.answer.ttl.is_some_and(|ttl| self.age(now) > ttl)
     }
 
+    /// Whether it may be given to a query of tables of these versions, which allows it to be so old: whoever left it may have
+    /// allowed a longer time.
+    pub(crate) fn is_for(&self, versions: &[Version], most: Option<Duration>, now: Instant) -> bool {
+        self.versions() == versions && !self.is_expired(now) && most.is_none_or(|most| self.age(now) <= most)
+    }
+
     /// How long ago its versions were looked up.
     pub(crate) fn since_checked(&self, now: Instant) -> Duration {
         self.here(now).saturating_sub(Duration::from_nanos(self.checked.load(Ordering::Relaxed)))

@@ -29,17 +29,6 @@ use crate::fingerprint::{Refusal, Term};
 
 type Known = fn() -> Arc<AggregateUDF>;
 
-/// An aggregate of these over what its groups have is the aggregate of all.
-const OF_THEMSELVES: &[Known] = &[
-    functions::min_max::min_udaf,
-    functions::min_max::max_udaf,
-    functions::bool_and_or::bool_and_udaf,
-    functions::bool_and_or::bool_or_udaf,
-    functions::bit_and_or_xor::bit_and_udaf,
-    functions::bit_and_or_xor::bit_or_udaf,
-    functions::bit_and_or_xor::bit_xor_udaf,
-];
-
 /// These do not see how often a value is there.
 const BLIND: &[Known] = &[
     functions::min_max::min_udaf,
@@ -62,6 +51,11 @@ const OF_ROWS: &[Known] = &[
 /// has been registered under the name of another is not.
 fn is(function: &AggregateUDF, known: Known) -> bool {
     known().as_ref() == function
+}
+
+/// Whether the aggregate over what its groups have is the aggregate of all.
+fn is_of_itself(function: &AggregateUDF) -> bool {
+    is_one_of(function, BLIND) || is(function, functions::bit_and_or_xor::bit_xor_udaf)
 }
 
 fn is_one_of(function: &AggregateUDF, known: &[Known]) -> bool {
@@ -173,7 +167,7 @@ impl<'a> Rollup<'a> {
         }
         let is_blind =
             is_one_of(&call.func, BLIND) || (params.distinct && is(&call.func, functions::count::count_udaf));
-        let of_rows = is_one_of(&call.func, OF_ROWS) || is_one_of(&call.func, OF_THEMSELVES);
+        let of_rows = is_one_of(&call.func, OF_ROWS) || is_of_itself(&call.func);
         match self.grain {
             Grain::Rows if of_rows => {}
             Grain::Groups if is_blind => {}
@@ -216,7 +210,7 @@ impl<'a> Rollup<'a> {
         if call.params.distinct {
             return None;
         }
-        if is_one_of(&call.func, OF_THEMSELVES) {
+        if is_of_itself(&call.func) {
             return Some((with(Arc::clone(&call.func)), After::Nothing));
         }
         if is(&call.func, functions::count::count_udaf) {
