@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Bencher, Criterion, criterion_group, criterion_main};
 use datafusion::common::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -88,17 +88,47 @@ fn hits(c: &mut Criterion) {
                 datafusion::physical_plan::collect(plan, state.task_ctx()).await
             });
         });
-        group.bench_function(format!("{name}, from its text"), |b| {
-            b.to_async(&runtime).iter(|| run(&ctx, sql));
-        });
+        for (how, plans) in [("its text", false), ("its text, plans kept", true)] {
+            set(&runtime, &ctx, &format!("plans = {plans}"));
+            group.bench_function(format!("{name}, from {how}"), |b| {
+                b.to_async(&runtime).iter(|| run(&ctx, sql));
+            });
+        }
+        set(&runtime, &ctx, "plans = false");
     }
     group.finish();
+}
+
+fn set(runtime: &Runtime, ctx: &SessionContext, what: &str) {
+    let set = runtime.block_on(run(ctx, &format!("SET slipstream.cache.{what}")));
+    set.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Asks what nobody asked before, each time.
+fn other_texts(b: &mut Bencher<'_>, runtime: &Runtime, ctx: &SessionContext, number: &mut u64) {
+    b.to_async(runtime).iter_batched(
+        || {
+            *number += 1;
+            format!("SELECT a + {number} AS a, count(*) FROM f0 GROUP BY a")
+        },
+        async |text| run(ctx, &text).await,
+        BatchSize::SmallInput,
+    );
+}
+
+/// Queries that nobody asked before, with the cache and without.
+fn misses(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
+    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let mut number = 0_u64;
     let mut group = c.benchmark_group("miss");
-    for (name, hint) in
-        [("without the cache", "/*+ CACHE(off) */"), ("computed and kept", "/*+ CACHE(refresh) */")]
-    {
-        let sql = format!("{hint} SELECT a, count(*) FROM f0 GROUP BY a");
-        group.bench_function(name, |b| b.to_async(&runtime).iter(|| run(&ctx, &sql)));
+    group.sample_size(200);
+    for switch in ["off", "on"] {
+        set(&runtime, &ctx, &format!("enabled = {}", switch == "on"));
+        group.bench_function(format!("one file, {switch}"), |b| {
+            other_texts(b, &runtime, &ctx, &mut number);
+        });
     }
     group.finish();
 }
@@ -108,79 +138,74 @@ fn plans(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
     let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
     let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let set = |what: &str| {
-        let set = runtime.block_on(run(&ctx, &format!("SET slipstream.cache.{what}")));
-        set.unwrap_or_else(|error| panic!("{error}"));
-    };
-    set("enabled = false");
+    set(&runtime, &ctx, "enabled = false");
     let text = "SELECT f0.a, count(*) AS n FROM f0 JOIN f1 ON f0.a = f1.a WHERE f0.a > 1 GROUP BY f0.a ORDER BY n, a LIMIT 5";
     let mut group = c.benchmark_group("plan");
     let mut number = 0_u64;
     for (name, switch) in [("off", "plans = false"), ("on", "plans = true")] {
-        set(switch);
+        set(&runtime, &ctx, switch);
         group.bench_function(format!("{name}, the same text"), |b| {
             b.to_async(&runtime).iter(|| run(&ctx, text));
         });
         group.bench_function(format!("{name}, another text each time"), |b| {
+            other_texts(b, &runtime, &ctx, &mut number);
+        });
+    }
+    group.finish();
+}
+
+/// A table of a hundred files of so many rows, and one more that is another each time.
+async fn hundred_files(ctx: &SessionContext, table: &Path, rows: usize) -> Result<Vec<u8>> {
+    std::fs::create_dir(table)?;
+    let mut bytes = Vec::new();
+    for file in 0..=100 {
+        let path = table.join(format!("{file:03}.parquet"));
+        let rows =
+            format!("SELECT i * 7 % 1000 AS k, i * {file} AS v FROM generate_series(1, {rows}) AS s(i)");
+        run(ctx, &format!("COPY ({rows}) TO '{}' STORED AS PARQUET", path.to_string_lossy())).await?;
+        bytes = std::fs::read(&path)?;
+        write_aged(&path, &bytes)?;
+    }
+    let location = table.to_string_lossy();
+    run(ctx, "DROP TABLE IF EXISTS hundred").await?;
+    run(ctx, &format!("CREATE EXTERNAL TABLE hundred STORED AS PARQUET LOCATION '{location}'")).await?;
+    run(ctx, "SET slipstream.cache.file_aggregates = true").await?;
+    Ok(bytes)
+}
+
+/// An aggregate over files of which one is new: of the whole, it should take the part that the file is. Files of about 200 kB,
+/// of which a hundred take as long as planning and listing, and of 2 MB.
+fn appended(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
+    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let text = "SELECT k, sum(v), count(*), min(v), max(v) FROM hundred WHERE v % 3 <> 1 GROUP BY k";
+    let plain = format!("/*+ PLAIN */ {text}");
+    let mut group = c.benchmark_group("a hundred files and one");
+    group.sample_size(20);
+    for rows in [50_000, 500_000] {
+        let table = folder.path().join(rows.to_string());
+        let bytes = runtime.block_on(hundred_files(&ctx, &table, rows));
+        let bytes = bytes.unwrap_or_else(|error| panic!("{error}"));
+        let last = table.join("100.parquet");
+        let mut seconds = 0;
+        group.bench_function(format!("{rows} rows each, plain"), |b| {
+            b.to_async(&runtime).iter(|| run(&ctx, &plain));
+        });
+        runtime.block_on(run(&ctx, text)).unwrap_or_else(|error| panic!("{error}"));
+        group.bench_function(format!("{rows} rows each, one is new"), |b| {
             b.to_async(&runtime).iter_batched(
                 || {
-                    number += 1;
-                    format!("SELECT a + {number} AS a, count(*) FROM f0 GROUP BY a")
+                    seconds += 1;
+                    write_at(&last, &bytes, seconds).unwrap_or_else(|error| panic!("{error}"));
                 },
-                async |text| run(&ctx, &text).await,
-                BatchSize::SmallInput,
+                async |()| run(&ctx, text).await,
+                BatchSize::PerIteration,
             );
         });
     }
     group.finish();
 }
 
-/// A table of a hundred files of 50,000 rows, and one more that is another each time.
-async fn hundred_files(ctx: &SessionContext, folder: &Path) -> Result<Vec<u8>> {
-    let table = folder.join("hundred");
-    std::fs::create_dir(&table)?;
-    let mut bytes = Vec::new();
-    for file in 0..=100 {
-        let path = table.join(format!("{file:03}.parquet"));
-        let rows =
-            format!("SELECT i * 7 % 1000 AS k, i * {file} AS v FROM generate_series(0, 49999) AS s(i)");
-        run(ctx, &format!("COPY ({rows}) TO '{}' STORED AS PARQUET", path.to_string_lossy())).await?;
-        bytes = std::fs::read(&path)?;
-        write_aged(&path, &bytes)?;
-    }
-    let location = table.to_string_lossy();
-    run(ctx, &format!("CREATE EXTERNAL TABLE hundred STORED AS PARQUET LOCATION '{location}'")).await?;
-    run(ctx, "SET slipstream.cache.file_aggregates = true").await?;
-    Ok(bytes)
-}
-
-/// An aggregate over files of which one is new: of the whole, it should take the part that the file is.
-fn appended(c: &mut Criterion) {
-    let runtime = Runtime::new().unwrap_or_else(|error| panic!("{error}"));
-    let folder = TempDir::new().unwrap_or_else(|error| panic!("{error}"));
-    let ctx = runtime.block_on(session(folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let bytes =
-        runtime.block_on(hundred_files(&ctx, folder.path())).unwrap_or_else(|error| panic!("{error}"));
-    let text = "SELECT k, sum(v), count(*), min(v), max(v) FROM hundred WHERE v % 3 <> 1 GROUP BY k";
-    let plain = format!("/*+ PLAIN */ {text}");
-    let last = folder.path().join("hundred").join("100.parquet");
-    let mut seconds = 0;
-    let mut group = c.benchmark_group("a hundred files and one");
-    group.sample_size(20);
-    group.bench_function("plain", |b| b.to_async(&runtime).iter(|| run(&ctx, &plain)));
-    runtime.block_on(run(&ctx, text)).unwrap_or_else(|error| panic!("{error}"));
-    group.bench_function("one is new", |b| {
-        b.to_async(&runtime).iter_batched(
-            || {
-                seconds += 1;
-                write_at(&last, &bytes, seconds).unwrap_or_else(|error| panic!("{error}"));
-            },
-            async |()| run(&ctx, text).await,
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
-}
-
-criterion_group!(benches, hits, plans, appended);
+criterion_group!(benches, hits, misses, plans, appended);
 criterion_main!(benches);

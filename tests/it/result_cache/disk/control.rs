@@ -138,3 +138,33 @@ async fn an_answers_time_goes_on_while_no_process_runs() {
     assert_eq!(on_disk(&ctx, "evicted", "expired").await, 1.0);
     assert_eq!(counter(&ctx, "hits").await, 0.0);
 }
+
+/// A query that is narrower than one whose answer another process has left, and what is computed for it.
+#[tokio::test]
+async fn an_answer_from_disk_answers_narrower_queries() {
+    let ground = Ground::new();
+    assert_eq!(ground.asked(TEXT).await, stored(&["1", "2"]));
+    let narrower = "SELECT a + 1 FROM f WHERE a > 1";
+    let broad = async || {
+        let (ctx, slipstream) = ground.session().await;
+        sql(&ctx, "SET slipstream.cache.broader = true").await.unwrap();
+        (ctx, slipstream)
+    };
+    {
+        let (ctx, slipstream) = broad().await;
+        assert_eq!(ask(&ctx, &slipstream, narrower).await, stored(&["3"]), "nobody has asked for more here");
+        query(&ctx, "SELECT slipstream_cache_clear()").await.unwrap();
+    }
+    assert_eq!(ground.asked(TEXT).await, stored(&["1", "2"]));
+    {
+        let (ctx, slipstream) = broad().await;
+        assert_eq!(ask(&ctx, &slipstream, TEXT).await, from_disk(&["1", "2"]));
+        assert_eq!(ask(&ctx, &slipstream, narrower).await, ("broader".to_owned(), vec!["3".to_owned()]));
+    }
+    // What was computed from it is an answer like any other, on disk too.
+    assert_eq!(ground.asked(narrower).await, from_disk(&["3"]));
+    let (ctx, slipstream) = broad().await;
+    assert_eq!(ask(&ctx, &slipstream, TEXT).await, from_disk(&["1", "2"]));
+    ground.write("2.csv", "3\n", 50);
+    assert_eq!(ask(&ctx, &slipstream, "SELECT a FROM f WHERE a > 2").await, stored(&["3"]), "it is stale");
+}
