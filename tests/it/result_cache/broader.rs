@@ -330,6 +330,11 @@ async fn an_order_that_no_column_shows_is_kept() {
     let text = "SELECT n * 2 FROM w WHERE n > -30 AND k <> 2 ORDER BY at LIMIT 300 OFFSET 4";
     given(&ctx, &slipstream, "SELECT k, n FROM w ORDER BY at, k", text).await;
     given(&ctx, &slipstream, "SELECT k, n FROM w", "SELECT k, sum(n) FROM w GROUP BY k ORDER BY k").await;
+    // Computed of rows that were sorted.
+    let kept = "SELECT k, n, at FROM w";
+    given(&ctx, &slipstream, kept, "SELECT n * 2, at FROM w WHERE k <> 2 ORDER BY at DESC").await;
+    given(&ctx, &slipstream, kept, "SELECT n * 2, at FROM w ORDER BY at DESC LIMIT 200").await;
+    given(&ctx, &slipstream, kept, "SELECT sum(n) * 2, at FROM w GROUP BY at ORDER BY at").await;
 }
 
 /// A scan that was told to stop after some rows, by whoever built the plan, has only those.

@@ -32,7 +32,7 @@ use crate::store::CachedResult;
 pub(super) struct Compensation {
     /// With the answer as a leaf.
     pub(super) plan: LogicalPlan,
-    /// Whether the rows' order is that of the answer, which has to stay as it is.
+    /// Whether the rows have an order that no exchange may mix up, although nothing above asks for it.
     pub(super) in_order: bool,
     /// What is done, for people.
     pub(super) steps: Vec<String>,
@@ -59,7 +59,7 @@ pub(super) fn compensate(
     let steps = written.steps(asked, &difference);
     let leaf = CachedResultExec::named(Arc::clone(result), Arc::clone(&columns.names));
     let leaf = leaf_with(Arc::clone(&columns.schema), Arc::new(leaf), 0);
-    let in_order = written.in_order;
+    let in_order = written.in_order || written.computes_behind_its_sort();
     let built = written.build(leaf, &difference, asked, plan);
     let built = built.map_err(|error| {
         Refusal::new("broader schema", format!("it has no plan: {}", error.strip_backtrace()))
@@ -167,6 +167,12 @@ impl Written {
         }
         let groups = Some(rollup.into_exprs());
         Ok(Self { conjuncts, groups, having, order, outputs, in_order: false })
+    }
+
+    /// Whether something is computed of rows that are sorted already: DataFusion may put an exchange between the two, since it
+    /// takes only the sort itself for the end of the query.
+    fn computes_behind_its_sort(&self) -> bool {
+        !self.order.is_empty() && self.outputs.iter().any(|output| !matches!(output, Expr::Column(_)))
     }
 
     /// What is done, in words.

@@ -39,7 +39,7 @@ use compensate::compensate;
 pub(in crate::session) struct Broader {
     /// What is planned in the place of the query.
     pub(in crate::session) plan: LogicalPlan,
-    /// Whether the answer's rows have to stay in their order.
+    /// Whether the rows have an order that no exchange may mix up.
     pub(in crate::session) in_order: bool,
     /// The answer.
     pub(in crate::session) result: Arc<CachedResult>,
