@@ -164,3 +164,16 @@ macro_rules! carried_by_query {
 pub(crate) use carried_by_query;
 
 carried_by_query!(QueryScope, "slipstream_scope");
+
+/// Says in the configuration of one query that it is over before anything that saves work could pay.
+#[derive(Debug, Clone)]
+pub(crate) struct SmallQuery;
+
+impl SmallQuery {
+    /// Whether `options` say so.
+    pub(crate) fn is(options: &ConfigOptions) -> bool {
+        options.extensions.get::<Self>().is_some()
+    }
+}
+
+carried_by_query!(SmallQuery, "slipstream_small_query");

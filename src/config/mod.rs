@@ -57,6 +57,8 @@ pub struct SlipstreamOptions {
     pub disabled_rules: Vec<String>,
     /// `slipstream.explain.enabled`
     pub explain_enabled: bool,
+    /// `slipstream.small_query.max_rows`
+    pub small_query_max_rows: usize,
     /// `slipstream.join_order.enabled`
     pub join_order_enabled: bool,
     /// `slipstream.memory_guard.enabled`
@@ -170,6 +172,7 @@ impl Default for SlipstreamOptions {
             enabled: true,
             disabled_rules: Vec::new(),
             explain_enabled: true,
+            small_query_max_rows: 600_000,
             join_order_enabled: true,
             join_order_min_gain_percent: 5,
             memory_guard_enabled: true,

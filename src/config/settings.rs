@@ -137,6 +137,21 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        small_query_max_rows,
+        usize::to_string,
+        |text: &str| count(text, usize::MAX),
+        described(
+            "small_query.max_rows",
+            "rows",
+            "0 or a positive number",
+            "10000",
+            "Queries that handle at most so many rows, those of their scans and those that their joins bring together, run in \
+             one partition, without dynamic filters and without the rules that save work: they are over before those could pay. \
+             Queries with hints, and those of which it is not certain, are planned as usual.",
+            "0: no query is taken for small",
+        )
+    ),
+    field!(
         join_order_enabled,
         bool::to_string,
         boolean,

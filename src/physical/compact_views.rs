@@ -60,6 +60,10 @@ impl PhysicalRule for CompactViews {
         options.compact_views_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
         let mut rewriter = Rewriter {
             batch_rows: config.execution.batch_size.get() as f64,

@@ -36,6 +36,10 @@ impl PhysicalRule for FusedFilter {
         options.fused_filter_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Rewrite> {
         if !plan.exists(|node| Ok(node.is::<FilterExec>()))? {
             return Ok(Rewrite::refused(plan, "the plan has no filter"));

@@ -61,6 +61,10 @@ impl PhysicalRule for KeyFilter {
         options.key_filter_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Plan, config: &ConfigOptions) -> Result<Rewrite> {
         if plan.exists(|node| Ok(node.is::<RecursiveQueryExec>()))? {
             return Ok(Rewrite::refused(

@@ -41,6 +41,7 @@ mod operator_metrics;
 mod rule;
 mod scan_filter;
 mod shared_subplan;
+mod small_query;
 mod spill_join;
 
 pub(crate) use batch_size::BatchSize;
@@ -59,4 +60,5 @@ pub(crate) use operator_metrics::OperatorMetrics;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use shared_subplan::SharedSubplan;
+pub(crate) use small_query::rows_handled;
 pub(crate) use spill_join::SpillJoin;

@@ -42,6 +42,10 @@ impl PhysicalRule for NarrowDecimals {
         options.narrow_decimals_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Plan, _config: &ConfigOptions) -> Result<Rewrite> {
         let mut rewriter = Rewriter::default();
         let rewritten = Arc::clone(&plan).transform_up(|node| rewriter.node(node)).data()?;

@@ -22,6 +22,11 @@ pub(crate) trait PhysicalRule: Debug + Send + Sync + 'static {
     /// Whether the feature that the rule belongs to is switched on.
     fn enabled(&self, options: &SlipstreamOptions) -> bool;
 
+    /// Whether all it does is to save work: it is left out of small queries, which are over before it could pay.
+    fn saves_work(&self) -> bool {
+        false
+    }
+
     /// Rewrites the plan, or says why it does not.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::clock::Clock;
 use crate::config::SlipstreamOptions;
 use crate::physical::{PhysicalRule, Rewrite};
-use crate::scope::{QueryScope, RuleReport};
+use crate::scope::{QueryScope, RuleReport, SmallQuery};
 
 /// A [`PhysicalRule`] as DataFusion's optimizer sees it.
 ///
@@ -39,6 +39,9 @@ impl LayerRule {
         }
         if !self.rule.enabled(options) {
             return Ok(Rewrite::refused(plan, format!("switched off by slipstream.{name}.enabled")));
+        }
+        if self.rule.saves_work() && SmallQuery::is(config) {
+            return Ok(Rewrite::refused(plan, "small_query: there is little to save"));
         }
         let schema = plan.schema();
         let rewrite = self.rule.rewrite(plan, config)?;

@@ -25,6 +25,7 @@ mod reuse;
 mod rule_order;
 mod scoped_session;
 mod slipstream;
+mod small_query;
 mod statement;
 mod text;
 

@@ -21,10 +21,13 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionConfig;
 
 use super::planner::BasePlanner;
+use super::small_query::{fitted, in_one_partition, may_be_small};
 use crate::config::SlipstreamOptions;
 use crate::physical::LayerStatistics;
 use crate::scope::QueryScope;
 use crate::store::Knowledge;
+
+type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// Everything of `inner`, but for the configuration.
 ///
@@ -38,8 +41,8 @@ pub(super) struct ScopedSession<'a> {
     statistics: Option<StatisticsRegistry>,
     /// Set when somebody changes them; a copy for each query would be thrown away.
     table_options: Option<TableOptions>,
-    /// Whether there are no physical rules.
-    bare: bool,
+    /// Where they are not the session's own.
+    rules: Option<Vec<Rule>>,
 }
 
 impl<'a> ScopedSession<'a> {
@@ -56,25 +59,20 @@ impl<'a> ScopedSession<'a> {
         config.options_mut().extensions.insert(scope.with_footers(footers).with_memory_limit(limit));
         config.options_mut().extensions.insert(knowledge.clone());
         let statistics = registry(inner, config.options(), knowledge);
-        Self { inner, planner, config, statistics, table_options: None, bare: false }
+        let rules = may_be_small(config.options()).then(|| fitted(inner));
+        Self { inner, planner, config, statistics, table_options: None, rules }
     }
 
     /// The same, which plans without rules: a plan as it is translated from the logical one.
     pub(super) fn bare(mut self) -> Self {
-        self.bare = true;
+        self.rules = Some(Vec::new());
         self
     }
 
     /// The same for a plan of one partition that knows of nothing beside it: rules put no exchanges in, and no filters that
     /// are made while it runs.
     pub(super) fn secluded(mut self) -> Self {
-        let options = self.config.options_mut();
-        options.execution.target_partitions = 1;
-        options.optimizer.repartition_file_scans = false;
-        options.optimizer.enable_dynamic_filter_pushdown = false;
-        options.optimizer.enable_join_dynamic_filter_pushdown = false;
-        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        in_one_partition(self.config.options_mut());
         self
     }
 }
@@ -131,8 +129,8 @@ impl Session for ScopedSession<'_> {
         self.inner.optimize(plan)
     }
 
-    fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
-        if self.bare { &[] } else { self.inner.physical_optimizers() }
+    fn physical_optimizers(&self) -> &[Rule] {
+        self.rules.as_deref().unwrap_or_else(|| self.inner.physical_optimizers())
     }
 
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {

@@ -29,6 +29,7 @@ mod shared_subplan;
 #[cfg(feature = "cli")]
 mod shell;
 mod slt;
+mod small_query;
 mod spill_join;
 mod statistics;
 mod stress;

@@ -9,7 +9,7 @@ use datafusion::common::Result;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_slipstream::{Slipstream, SlipstreamContextExt};
+use datafusion_slipstream::{Slipstream, SlipstreamContextExt, SlipstreamOptions};
 use futures::TryStreamExt;
 
 /// A session with the layer, two partitions, and the information schema.
@@ -17,9 +17,14 @@ pub(crate) fn layered() -> (SessionContext, Slipstream) {
     with_layer(SessionContext::new_with_config(config()))
 }
 
-/// Two partitions, so that tests see exchanges; the information schema, so that they can SHOW.
+/// Two partitions, so that tests see exchanges; the information schema, so that they can SHOW. No query is taken for small:
+/// those of the tests are, and no rule would be seen at work.
 pub(crate) fn config() -> SessionConfig {
-    SessionConfig::new().with_target_partitions(2).with_information_schema(true)
+    let options = SlipstreamOptions { small_query_max_rows: 0, ..SlipstreamOptions::default() };
+    SessionConfig::new()
+        .with_target_partitions(2)
+        .with_information_schema(true)
+        .with_option_extension(options)
 }
 
 pub(crate) fn with_layer(ctx: SessionContext) -> (SessionContext, Slipstream) {

@@ -61,6 +61,10 @@ impl PhysicalRule for ClusteredAggregate {
         options.clustered_aggregate_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Plan, config: &ConfigOptions) -> Result<Rewrite> {
         let Some(cache) = QueryScope::of(config).and_then(QueryScope::footers) else {
             return Ok(Rewrite::refused(plan, "the session shows no metadata cache"));

@@ -303,10 +303,15 @@ impl Flattener<'_> {
 }
 
 /// Takes values of which nothing is known to be among the others of their class: among those of the known member with the
-/// most, or else of the smallest table, which is most likely the one that the others refer to.
-fn contain(class: &mut [Member]) {
+/// most, or else of the smallest table, which is most likely the one that the others refer to. Nobody refers to a table
+/// without rows.
+fn contain(class: &mut [Member], relations: &[Relation]) {
+    let has_rows = |member: &&Member| {
+        relations.get(member.relation).is_some_and(|relation| relation.estimate.rows > 0.0)
+    };
     let known = class.iter().filter(|member| !member.values.guessed).map(|member| member.values.domain);
-    let least = class.iter().map(|member| member.values.domain).fold(f64::INFINITY, f64::min);
+    let least =
+        class.iter().filter(has_rows).map(|member| member.values.domain).fold(f64::INFINITY, f64::min);
     let domain = known.reduce(f64::max).unwrap_or(least);
     for member in class.iter_mut() {
         member.values = member.values.at_most(domain);
@@ -318,7 +323,7 @@ fn contain(class: &mut [Member]) {
 fn finish_classes(graph: &mut Graph) {
     let mut within = Vec::new();
     for class in &mut graph.classes {
-        contain(class);
+        contain(class, &graph.relations);
         class.sort_by_key(|member| member.relation);
         for pair in class.windows(2) {
             if pair[0].relation == pair[1].relation {

@@ -60,6 +60,10 @@ impl PhysicalRule for JoinOrder {
         options.join_order_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
         if !config.optimizer.join_reordering {
             return Ok(Rewrite::refused(plan, "datafusion.optimizer.join_reordering is off"));

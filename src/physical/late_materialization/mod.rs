@@ -49,6 +49,10 @@ impl PhysicalRule for LateMaterialization {
         options.late_materialization_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
         let Some(options) = SlipstreamOptions::active(config) else {
             return Ok(Rewrite::refused(plan, "the layer is switched off"));

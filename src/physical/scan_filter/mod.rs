@@ -60,6 +60,10 @@ impl PhysicalRule for ScanFilter {
         options.scan_filter_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Rewrite> {
         if config.execution.parquet.pushdown_filters {
             return Ok(Rewrite::refused(plan, "datafusion.execution.parquet.pushdown_filters decides"));

@@ -74,6 +74,10 @@ impl PhysicalRule for SharedSubplan {
         options.shared_subplan_enabled
     }
 
+    fn saves_work(&self) -> bool {
+        true
+    }
+
     fn rewrite(&self, plan: Plan, config: &ConfigOptions) -> Result<Rewrite> {
         let options = SlipstreamOptions::active(config);
         let terms = Terms {

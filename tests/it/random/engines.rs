@@ -80,6 +80,9 @@ impl Engines {
         for rule in ["join_order", "scan_filter"] {
             layered.sql(&format!("SET slipstream.{rule}.min_gain_percent = 0")).await?;
         }
+        if !setup.small_queries {
+            layered.sql("SET slipstream.small_query.max_rows = 0").await?;
+        }
         if let Some(bytes) = setup.memory {
             layered.sql(&format!("SET slipstream.memory.limit = {bytes}")).await?;
         }

@@ -19,6 +19,8 @@ pub(super) struct Setup {
     split_files: bool,
     /// Whether joins, sorts and aggregates tell scans what they need no rows of.
     dynamic_filters: bool,
+    /// Whether the layer takes queries for small, as all of these are.
+    pub(super) small_queries: bool,
     /// The memory that the layer has for the query, in bytes, where it is limited; the plain engine has all it wants.
     pub(super) memory: Option<usize>,
 }
@@ -33,6 +35,7 @@ impl Setup {
         pushdown_filters: false,
         split_files: false,
         dynamic_filters: false,
+        small_queries: false,
         memory: None,
     };
 
@@ -49,6 +52,7 @@ impl Setup {
             pushdown_filters: dice.chance(50),
             split_files: dice.chance(50),
             dynamic_filters: dice.chance(65),
+            small_queries: dice.chance(25),
             memory: None,
         }
     }
@@ -71,6 +75,7 @@ impl Setup {
             self.pushdown_filters,
             self.split_files,
             self.dynamic_filters,
+            self.small_queries,
             self.memory.is_some(),
         ]
         .into_iter()
@@ -91,6 +96,7 @@ impl Setup {
             Self { pushdown_filters: plain.pushdown_filters, ..self.clone() },
             Self { split_files: plain.split_files, ..self.clone() },
             Self { dynamic_filters: plain.dynamic_filters, ..self.clone() },
+            Self { small_queries: plain.small_queries, ..self.clone() },
             Self { memory: plain.memory, ..self.clone() },
         ];
         simpler.into_iter().filter(|setup| setup != self).collect()
@@ -143,6 +149,9 @@ impl Display for Setup {
         }
         if !self.dynamic_filters {
             f.write_str(", enable_dynamic_filter_pushdown = false")?;
+        }
+        if !self.small_queries {
+            f.write_str(", slipstream.small_query.max_rows = 0")?;
         }
         if let Some(bytes) = self.memory {
             write!(f, ", slipstream.memory.limit = {bytes}, sort_spill_reservation_bytes = {}", bytes / 32)?;
