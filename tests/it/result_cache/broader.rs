@@ -35,9 +35,6 @@ pub(super) async fn broad() -> (SessionContext, Slipstream) {
         "CREATE TABLE x (k BIGINT, name VARCHAR, c BIGINT) AS SELECT column1, column2, column3 FROM v",
         "SET slipstream.cache.enabled = true",
         "SET slipstream.cache.broader = true",
-        // Answers of many batches, and exchanges that would mix them up.
-        "SET datafusion.execution.batch_size = 16",
-        "SET datafusion.execution.target_partitions = 4",
     ] {
         sql(&ctx, statement).await.unwrap();
     }
@@ -321,9 +318,15 @@ async fn joins_and_other_sources() {
     all_are_given(JOINED).await;
 }
 
+/// Answers of many batches, and exchanges that would mix them up.
 #[tokio::test]
 async fn an_order_that_no_column_shows_is_kept() {
     let (ctx, slipstream) = broad().await;
+    for statement in
+        ["SET datafusion.execution.batch_size = 8", "SET datafusion.execution.target_partitions = 4"]
+    {
+        sql(&ctx, statement).await.unwrap();
+    }
     let text = "SELECT n * 2 FROM w WHERE n > -30 AND k <> 2 ORDER BY at LIMIT 300 OFFSET 4";
     given(&ctx, &slipstream, "SELECT k, n FROM w ORDER BY at, k", text).await;
     given(&ctx, &slipstream, "SELECT k, n FROM w", "SELECT k, sum(n) FROM w GROUP BY k ORDER BY k").await;
