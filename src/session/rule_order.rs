@@ -12,7 +12,8 @@ use crate::physical::{
     ScanFilter, SharedSubplan, SpillJoin,
 };
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+/// A physical rule as a session has it.
+pub(super) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// Where a rule of the layer stands: directly before the rule of DataFusion that has this name.
 struct Splice {

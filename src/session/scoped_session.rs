@@ -15,19 +15,17 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, WindowUDF};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::prelude::SessionConfig;
 
 use super::planner::BasePlanner;
+use super::rule_order::Rule;
 use super::small_query::{fitted, in_one_partition, may_be_small};
 use crate::config::SlipstreamOptions;
 use crate::physical::LayerStatistics;
 use crate::scope::QueryScope;
 use crate::store::Knowledge;
-
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// Everything of `inner`, but for the configuration.
 ///

@@ -19,11 +19,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use parking_lot::Mutex;
 
+use super::rule_order::Rule;
 use crate::config::SlipstreamOptions;
 use crate::physical::rows_handled;
 use crate::scope::{QueryScope, RuleReport, SmallQuery, Verdict};
-
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// What reports call it.
 const NAME: &str = "small_query";
