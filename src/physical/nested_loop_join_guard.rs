@@ -123,7 +123,11 @@ fn barred_join(node: &Arc<dyn ExecutionPlan>, join: &NestedLoopJoinExec) -> Resu
 }
 
 fn spilling_join(node: &Arc<dyn ExecutionPlan>, join: &NestedLoopJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
-    let (build, batches) = rerunnable(Arc::clone(join.left()));
+    let gives_probe_rows_alone = matches!(
+        join.join_type(),
+        JoinType::Right | JoinType::RightAnti | JoinType::RightMark | JoinType::Full
+    );
+    let (build, batches) = rerunnable(Arc::clone(join.left()), gives_probe_rows_alone);
     let (build, probe) = probe_slices(build, Arc::clone(join.right()));
     let inputs = vec![outer_context(build), outer_context(probe)];
     Ok(nested_loop_spill(with_children(node, inputs)?, batches))

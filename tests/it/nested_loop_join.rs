@@ -1,13 +1,17 @@
 //! Nested-loop joins under a memory limit: the plain engine returns wrong rows, the layer does not.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::array::{Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, resources_err};
 use datafusion::datasource::MemTable;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation, UnboundedMemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
@@ -218,6 +222,74 @@ async fn an_inner_join_spills_and_finishes_where_its_build_side_is_a_drained_sca
             "the plain engine re-executes a drained scan"
         );
     }
+}
+
+/// Refuses the first request of a sort, and none after it.
+#[derive(Debug, Default)]
+struct RefusesOnce {
+    granted: UnboundedMemoryPool,
+    refused: AtomicBool,
+}
+
+impl Display for RefusesOnce {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("refuses once")
+    }
+}
+
+impl MemoryPool for RefusesOnce {
+    fn name(&self) -> &'static str {
+        "refuses_once"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.granted.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.granted.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if reservation.consumer().name().starts_with("ExternalSorter[")
+            && !self.refused.swap(true, Ordering::Relaxed)
+        {
+            return resources_err!("the first request of a sort");
+        }
+        self.granted.try_grow(reservation, additional)
+    }
+
+    fn reserved(&self) -> usize {
+        self.granted.reserved()
+    }
+}
+
+/// What runs out of memory is the build side itself, before its first row. The join takes that for its own lack of memory,
+/// executes the side again, and that time there are no rows.
+#[tokio::test]
+async fn a_build_side_that_fails_and_then_has_no_rows_is_an_empty_one() {
+    let empty = "(SELECT l.k, l.v FROM l JOIN r AS o ON l.k = o.k + 1000)";
+    let mut refused = Vec::new();
+    for kind in ["JOIN", "RIGHT JOIN"] {
+        let pool = Arc::new(RefusesOnce::default());
+        let memory_pool = Arc::clone(&pool) as Arc<dyn MemoryPool>;
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory_pool).build_arc().unwrap();
+        let mut config = config().with_batch_size(BATCH_ROWS);
+        let optimizer = &mut config.options_mut().optimizer;
+        optimizer.join_reordering = false;
+        optimizer.prefer_hash_join = false;
+        let (ctx, _) = with_layer(SessionContext::new_with_config_rt(config, runtime));
+        in_memory(&ctx);
+        let join = format!("SELECT e.k, r.w FROM {empty} AS e {kind} r ON e.v > r.w");
+        let rows = rows_or_exhausted(sql(&ctx, &join).await);
+        assert!(pool.refused.load(Ordering::Relaxed), "{kind}: the build side must have failed");
+        match rows {
+            Some(rows) => assert_same(&rows, &expected(&join).await, kind),
+            None => refused.push(kind),
+        }
+    }
+    // DataFusion 55.2 forgets all probe rows where a spilled build side is empty.
+    assert_eq!(refused, ["RIGHT JOIN"]);
 }
 
 #[tokio::test]
