@@ -36,12 +36,15 @@ struct ArrayRule {
     nulls_match: bool,
 }
 
-/// The keys of rows that were collected, as far as the choice between table and array depends on them.
+/// The keys of rows that were collected, as far as the choice between table and array, and their sizes, depend on them.
 #[derive(Debug, Default)]
 pub(super) struct KeySpan {
     /// The least and the greatest, of integers of all widths.
     ends: Option<(i128, i128)>,
     has_nulls: bool,
+    /// Some key is not greater than the one before: there may be equal ones. Rows in the order of a primary key, of which
+    /// each is there once, are the common case of those that get an array.
+    unordered: bool,
 }
 
 impl Need {
@@ -68,7 +71,12 @@ impl Need {
         let Some(rule) = &self.array else { return Ok(()) };
         let keys = rule.key.evaluate(batch)?.into_array(batch.num_rows())?;
         span.has_nulls |= keys.null_count() > 0;
-        span.ends = match (span.ends, ends(&keys)) {
+        let seen = ends(&keys);
+        if !span.unordered {
+            let behind = span.ends.zip(seen).is_none_or(|((_, high), (least, _))| high < least);
+            span.unordered = !behind || !ascending(&keys);
+        }
+        span.ends = match (span.ends, seen) {
             (Some((low, high)), Some((least, greatest))) => Some((low.min(least), high.max(greatest))),
             (known, seen) => known.or(seen),
         };
@@ -78,7 +86,8 @@ impl Need {
     /// Bytes for a build side of these `rows` rows, which take `bytes` and whose keys are all in `span`.
     pub(super) fn of_all(&self, bytes: usize, rows: usize, span: &KeySpan) -> usize {
         let array = self.array.as_ref().and_then(|rule| rule.slots(rows, span));
-        let table = array.map_or_else(|| hash_table(rows), |slots| array_table(slots, rows));
+        let chained = if span.unordered { rows } else { 0 };
+        let table = array.map_or_else(|| hash_table(rows), |slots| array_table(slots, chained));
         whole(bytes, table, rows)
     }
 
@@ -129,9 +138,18 @@ fn hash_table(rows: usize) -> usize {
     hash.unwrap_or(usize::MAX).saturating_add(rows.saturating_mul(chain))
 }
 
-/// Bytes of an array, and of the chains of rows with the same key.
-fn array_table(slots: usize, rows: usize) -> usize {
-    slots.saturating_add(rows).saturating_mul(size_of::<u32>())
+/// Bytes of an array, and of the chains of `chained` rows, which it has where some of them have the same key.
+fn array_table(slots: usize, chained: usize) -> usize {
+    slots.saturating_add(chained).saturating_mul(size_of::<u32>())
+}
+
+/// Whether each integer key is greater than the one before, and none is NULL.
+fn ascending(keys: &ArrayRef) -> bool {
+    keys.null_count() == 0
+        && downcast_integer_array!(
+            keys => keys.values().windows(2).all(|pair| pair[0] < pair[1]),
+            _ => false
+        )
 }
 
 /// The least and the greatest of integer keys that are not NULL.
@@ -184,21 +202,25 @@ mod tests {
         use NullEquality::{NullEqualsNothing, NullEqualsNull};
         let rows = 100_000;
         let (dense, any, hash) = table((0..rows).map(|row| Some(row - 50_000)), NullEqualsNothing);
-        assert_eq!(dense, 4 * 200_000);
+        assert_eq!(dense, 4 * 100_000, "in order, each once: no chains");
         assert!(any > 2_800_000 && any >= hash, "the widest array: {any}");
         // 0.15 keys for a slot are the least.
         let (just, any, hash) = table((0..rows).map(|row| Some(row * 6)), NullEqualsNothing);
-        assert_eq!(just, 4 * (599_995 + 100_000));
+        assert_eq!(just, 4 * 599_995);
         assert!(any >= just && any >= hash);
         let (sparse, _, hash) = table((0..rows).map(|row| Some(row * 7)), NullEqualsNothing);
         assert_eq!(sparse, hash);
         let with_null = |equality| table((0..rows).map(|row| (row > 0).then_some(row)), equality);
-        assert_eq!(with_null(NullEqualsNothing).0, 4 * 199_999);
+        assert_eq!(with_null(NullEqualsNothing).0, 4 * 199_999, "NULLs are not looked at further");
+        for swapped in [10, 50_000, 99_999] {
+            let keys = (0..rows).map(|row| Some(if row == swapped { row - 1 } else { row }));
+            assert_eq!(table(keys, NullEqualsNothing).0, 4 * (200_000 - usize::from(swapped == 99_999)));
+        }
         assert_eq!(with_null(NullEqualsNull).0, with_null(NullEqualsNull).2);
         let (all_null, _, hash) = table((0..rows).map(|_| None), NullEqualsNothing);
         assert_eq!(all_null, hash);
         let (few, _, _) = table([Some(7), Some(900)], NullEqualsNothing);
-        assert_eq!(few, 4 * (894 + 2), "a narrow span gets an array, however few the keys");
+        assert_eq!(few, 4 * 894, "a narrow span gets an array, however few the keys");
     }
 
     #[test]

@@ -52,7 +52,7 @@ const MEASUREMENTS: &[Measured] = &[
         name: "join of dense integers",
         settings: &[LIMIT],
         query: "SELECT count(*), sum(b.v) FROM (SELECT v + 3 AS k, k + 1 AS v FROM t) b RIGHT JOIN probe p ON b.k = p.k",
-        within_percent: (10, 15),
+        within_percent: (10, 10),
     },
     Measured {
         name: "join of sparse integers",
