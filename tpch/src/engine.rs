@@ -60,15 +60,22 @@ impl EngineOptions {
         limit.into_iter().chain(partitions).chain(settings).map(OsString::from).collect()
     }
 
-    /// What the environment of a worker with these options tells its allocator, unless the caller's does already.
+    /// What the environment of a worker with these options tells its allocator, the C library's, unless the caller's tells it
+    /// something already. It is the same for both engines.
     ///
-    /// The C library's gives each thread that allocates memory of its own, eight times the number of cores, of which each keeps
-    /// what its threads have freed. Where memory is limited two are enough for both engines, and what is freed by one
-    /// thread is there for the others.
-    pub(crate) fn allocator_environment(&self) -> Option<(&'static str, &'static str)> {
-        const ARENAS: &str = "MALLOC_ARENA_MAX";
-        let limited = self.memory_limit_bytes.is_some() && std::env::var_os(ARENAS).is_none();
-        limited.then_some((ARENAS, "2"))
+    /// - Each thread gets an arena, eight times the number of cores, of which each keeps what its threads have freed. Where memory
+    ///   is limited two are enough, and what is freed by one thread is there for the others.
+    /// - What is freed at the end of an arena goes back to the system beyond a threshold, which grows with the largest block
+    ///   that the process has ever freed. So one that has not yet freed a large block gives pages back after each batch that
+    ///   it reads, and takes them again for the next: the less memory an engine takes, the slower. A process that has run
+    ///   for some time is at the upper end, and where memory is not limited workers begin there.
+    pub(crate) fn allocator_environment(&self) -> Vec<(&'static str, &'static str)> {
+        const LIMITED: &[(&str, &str)] = &[("MALLOC_ARENA_MAX", "2")];
+        const UNLIMITED: &[(&str, &str)] =
+            &[("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "67108864")];
+        let environment = if self.memory_limit_bytes.is_some() { LIMITED } else { UNLIMITED };
+        let said = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("MALLOC_"));
+        if said { Vec::new() } else { environment.to_vec() }
     }
 }
 
