@@ -28,7 +28,7 @@ use super::passthrough::{Passthrough, Wrap};
 /// The caller has checked that the subtree may be reset: no dynamic filter, no scalar-subquery slot, no
 /// recursive query, no source it does not know.
 ///
-/// Returned beside it is the count of batches that its last execution gave so far. None of them is empty but that one.
+/// Returned beside it is the count of batches that its last execution gave so far, without that one. None of them is empty.
 pub(crate) fn rerunnable(
     plan: Arc<dyn ExecutionPlan>,
     gives_probe_rows_alone: bool,
