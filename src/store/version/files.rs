@@ -123,16 +123,35 @@ impl FileTable {
 
     /// The files at this moment.
     pub(super) async fn version(&self) -> Result<FileVersion> {
-        let lists = futures::future::try_join_all(self.urls.iter().map(|url| self.list(url))).await?;
+        let lists = match self.remembered() {
+            Some(lists) if local::is_still(&self.urls, &lists).await => lists,
+            _ => futures::future::try_join_all(self.urls.iter().map(|url| self.list(url))).await?.into(),
+        };
         let mut files: Vec<ObjectMeta> = Vec::new();
-        for (url, list) in self.urls.iter().zip(&lists) {
+        for (url, list) in self.urls.iter().zip(lists.iter()) {
             files.extend(list.iter().filter(|file| self.takes(url, file)).cloned());
         }
         if self.urls.len() > 1 {
             files.sort_unstable_by(|one, other| one.location.cmp(&other.location));
             files.dedup_by(|one, other| one.location == other.location);
         }
-        Ok(FileVersion { store: Arc::downgrade(&self.store), lists: lists.into(), files: files.into() })
+        Ok(FileVersion { store: Arc::downgrade(&self.store), lists, files: files.into() })
+    }
+
+    /// What DataFusion has seen of local files: mostly still so, and sooner found to be than listed anew.
+    fn remembered(&self) -> Option<Arc<Lists>> {
+        let of = |url: &ListingTableUrl| -> Option<Box<[ObjectMeta]>> {
+            if url.is_collection() {
+                let mut files = self.lists.as_ref()?.get(&scoped(url, url.prefix()))?.files.to_vec();
+                files.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+                return Some(files.into());
+            }
+            let at = scoped(url, url.prefix());
+            let footer = self.footers.get(url.prefix()).map(|known| known.meta);
+            let file = footer.or_else(|| self.statistics.as_ref()?.get(&at).map(|known| known.meta))?;
+            Some(Box::new([file]))
+        };
+        self.is_local.then(|| self.urls.iter().map(of).collect())?
     }
 
     /// Whether the files are still those of `version`.
@@ -188,16 +207,14 @@ impl FileTable {
     /// file it checks by size and time alone.
     pub(super) fn forget_stale(&self, version: &FileVersion) {
         for (url, files) in self.urls.iter().zip(version.lists.iter()) {
-            let key =
-                |path: &Path| TableScopedPath { table: url.get_table_ref().clone(), path: path.clone() };
             if let Some(lists) = &self.lists {
-                let at = key(url.prefix());
+                let at = scoped(url, url.prefix());
                 if lists.get(&at).is_some_and(|list| !is_same(&list, files)) {
                     lists.remove(&at);
                 }
             }
             for file in files {
-                let at = key(&file.location);
+                let at = scoped(url, &file.location);
                 if let Some(statistics) = &self.statistics
                     && statistics.get(&at).is_some_and(|known| known.meta != *file)
                 {
@@ -211,8 +228,45 @@ impl FileTable {
     }
 }
 
+/// What DataFusion keeps of `path`, as part of a table, is kept under this.
+fn scoped(url: &ListingTableUrl, path: &Path) -> TableScopedPath {
+    TableScopedPath { table: url.get_table_ref().clone(), path: path.clone() }
+}
+
 /// Whether a list has these files, in whatever order.
 fn is_same(list: &CachedFileList, files: &[ObjectMeta]) -> bool {
     let listed: HashMap<&Path, &ObjectMeta> = list.iter().map(|file| (&file.location, file)).collect();
     listed.len() == files.len() && files.iter().all(|file| listed.get(&file.location) == Some(&file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::{CsvReadOptions, SessionContext};
+    use tempfile::TempDir;
+
+    async fn table(ctx: &SessionContext, name: &str) -> FileTable {
+        let provider = ctx.table_provider(name).await.unwrap();
+        FileTable::new(provider.downcast_ref::<ListingTable>().unwrap(), &ctx.state()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_query_has_seen_is_remembered_until_it_is_otherwise() {
+        let folder = TempDir::with_prefix("remembered").unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let ctx = SessionContext::new();
+        for (name, location) in [("one", path("b.csv")), ("all", path(""))] {
+            std::fs::write(path("b.csv"), "a\n1\n").unwrap();
+            std::fs::write(path("a.csv"), "a\n2\n").unwrap();
+            ctx.register_csv(name, &location, CsvReadOptions::default()).await.unwrap();
+            let table = table(&ctx, name).await;
+            ctx.table(name).await.unwrap().collect().await.unwrap();
+            let remembered = table.remembered().unwrap();
+            let listed: Box<[_]> = table.list(&table.urls[0]).await.unwrap();
+            assert_eq!(remembered.as_ref(), [listed], "{name}");
+            std::fs::write(path("b.csv"), "a\n1\n2\n").unwrap();
+            assert_eq!(table.remembered().unwrap(), remembered, "{name}");
+            assert_ne!(table.version().await.unwrap().lists, remembered, "{name}");
+        }
+    }
 }
