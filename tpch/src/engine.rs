@@ -160,7 +160,7 @@ fn runtime(pool: Arc<PeakRecordingPool>, options: &EngineOptions) -> Result<Arc<
 }
 
 /// What `SET key = value` does, without a query.
-fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
+pub(crate) fn set(ctx: &SessionContext, key: &str, value: &str) -> Result<()> {
     let state = ctx.state_ref();
     let mut state = state.write();
     state

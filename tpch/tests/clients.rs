@@ -70,6 +70,9 @@ fn clients_of_both_engines_are_measured() {
     assert_eq!(code, Some(0), "{stdout}");
     let names: Vec<_> = figures["caches"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
     assert_eq!(names, ["plans", "results", "both", "cold plans", "cold results", "writes"]);
+    let baselines: Vec<_> =
+        figures["caches"].as_array().unwrap().iter().map(|row| row["baseline"]["queries"].as_u64()).collect();
+    assert!(matches!(baselines[..], [None, None, None, Some(1..), Some(1..), None]), "{baselines:?}");
     let ratio = |place: usize| figures["caches"][place]["ratio"].as_f64().unwrap();
     assert!(ratio(1) > 2.0 * ratio(4), "{figures}");
     assert!(stdout.contains("results / plain: "), "{stdout}");

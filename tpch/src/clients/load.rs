@@ -3,6 +3,7 @@
 //! A slice ends when its time is up and the queries under way have ended; its length is the time until then, so that
 //! no query is cut off and none is counted without its time.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ pub(super) struct Target {
     pub(super) queries: Vec<&'static Query>,
     /// The time that one query may take.
     pub(super) timeout: Duration,
+    /// How many texts there have been, where each is to be another.
+    pub(super) texts: Option<AtomicU64>,
     pub(super) writer: Writer,
 }
 
@@ -61,13 +64,21 @@ impl Writer {
 }
 
 impl Target {
+    /// What is asked.
+    fn text(&self, query: &Query) -> Cow<'static, str> {
+        match &self.texts {
+            Some(texts) => format!("{}\n-- {}", query.sql, texts.fetch_add(1, Ordering::Relaxed)).into(),
+            None => query.sql.into(),
+        }
+    }
+
     /// Runs one query to its last batch; the error names it.
     ///
     /// The deadline takes effect where the query yields, as every operator should within a batch. One that does not
     /// is ended with this process by the harness, which waits for each reply no longer than `GRACE` beyond it.
     pub(super) async fn query(&self, query: &Query) -> Result<(), String> {
         let drain = async {
-            let mut running = engine::start(self.engine, &self.ctx, query.sql).await?;
+            let mut running = engine::start(self.engine, &self.ctx, &self.text(query)).await?;
             while let Some(batch) = running.stream.next().await {
                 batch?;
             }
@@ -103,15 +114,10 @@ struct Tally {
 
 impl Load {
     /// Clients whose first queries are spread over the list: they do not all run the same one.
-    pub(super) fn new(target: Target, clients: usize) -> Self {
+    pub(super) fn new(target: Arc<Target>, clients: usize) -> Self {
         let positions = (0..clients).map(|client| first_position(client, clients, target.queries.len()));
         let positions = positions.collect();
-        Self {
-            target: Arc::new(target),
-            positions,
-            samples: Samples::default(),
-            report: EngineReport::default(),
-        }
+        Self { target, positions, samples: Samples::default(), report: EngineReport::default() }
     }
 
     /// Runs one query, untimed; a failure counts.
@@ -204,7 +210,8 @@ mod tests {
     fn load(engine: Engine, queries: &[&'static Query], clients: usize, timeout: Duration) -> Load {
         let ctx = engine::context(engine, &EngineOptions::default()).unwrap();
         let writer = Writer::new(Path::new(""), 0);
-        Load::new(Target { engine, ctx, queries: queries.to_vec(), timeout, writer }, clients)
+        let queries = queries.to_vec();
+        Load::new(Arc::new(Target { engine, ctx, queries, timeout, texts: None, writer }), clients)
     }
 
     #[test]

@@ -103,9 +103,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         }
     }
     let seconds = f64::from(args.seconds) / f64::from(args.slices);
-    for _ in 0..args.slices {
+    for slice in 0..args.slices {
         for side in &mut sides {
-            side.ask(&Request::Slice { seconds }).await;
+            side.run(seconds, slice).await;
         }
     }
     for (place, side) in sides.into_iter().enumerate() {
@@ -113,7 +113,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         match place {
             0 => report.plain = side.report,
             1 => report.slipstream = side.report,
-            _ => report.caches.push(CacheReport { name: side.name, figures: side.report, ratio: None }),
+            _ => {
+                let Side { name, report: figures, baseline, .. } = side;
+                report.caches.push(CacheReport { name, figures, ratio: None, baseline });
+            }
         }
     }
     report.summarize();
@@ -170,6 +173,8 @@ struct Side {
     /// Gone once it has died or hung.
     worker: Option<WorkerProcess<EngineReport>>,
     report: EngineReport,
+    /// The same worker without its cache, where that is compared.
+    baseline: Option<EngineReport>,
 }
 
 impl Side {
@@ -177,12 +182,24 @@ impl Side {
     async fn start(contender: &Contender, mut command: Command, settings: &Settings) -> Result<Self> {
         let slice = Duration::from_secs(u64::from(settings.seconds / u32::from(settings.slices)) + 1);
         let timeout = slice + Duration::from_secs(u64::from(settings.timeout_seconds)) + GRACE;
-        let mut side = Self { name: contender.name, worker: None, report: EngineReport::default() };
+        let baseline = contender.cold.map(|_| EngineReport::default());
+        let mut side = Self { name: contender.name, worker: None, report: EngineReport::default(), baseline };
         match WorkerProcess::spawn(&mut command, timeout).await? {
             Ok(worker) => side.worker = Some(worker),
             Err(message) => side.report.count_failure(message),
         }
         Ok(side)
+    }
+
+    /// One slice, or two where there is a baseline, which goes first every other time.
+    async fn run(&mut self, seconds: f64, slice: u16) {
+        let mut requests = vec![Request::Slice { seconds }];
+        if self.baseline.is_some() {
+            requests.insert(usize::from(slice % 2), Request::Baseline { seconds });
+        }
+        for request in requests {
+            self.ask(&request).await;
+        }
     }
 
     /// Sends a request; the reply has the figures of all slices so far. A lost worker is a failure, and final.
@@ -191,7 +208,10 @@ impl Side {
             return;
         };
         match worker.run(request).await {
-            Ok(report) => self.report = report,
+            Ok(report) => match request {
+                Request::Baseline { .. } => self.baseline = Some(report),
+                Request::WarmUp { .. } | Request::Slice { .. } => self.report = report,
+            },
             Err(message) => {
                 self.report.count_failure(message);
                 self.worker = None;

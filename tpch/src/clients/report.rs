@@ -34,6 +34,8 @@ pub(super) struct CacheReport {
     pub(super) figures: EngineReport,
     /// Queries a second to those of the plain engine.
     pub(super) ratio: Option<f64>,
+    /// The same process without the cache, in turn with it; `null` where the row of the layer is what it is compared with.
+    pub(super) baseline: Option<EngineReport>,
 }
 
 /// What the user chose.
@@ -106,6 +108,7 @@ impl Report {
         self.ratio = rates.map(|(slipstream, plain)| slipstream / plain);
         for cache in &mut self.caches {
             cache.figures.summarize();
+            cache.baseline.iter_mut().for_each(EngineReport::summarize);
             let rates = cache.figures.queries_per_second.zip(self.plain.queries_per_second);
             cache.ratio = rates.map(|(cached, plain)| cached / plain);
         }
@@ -115,7 +118,10 @@ impl Report {
     pub(super) fn failed(&self) -> bool {
         let plain_may_fail = self.settings.memory_limit_bytes.is_some();
         self.slipstream.failures > 0
-            || self.caches.iter().any(|cache| cache.figures.failures > 0 || cache.figures.queries == 0)
+            || self.caches.iter().any(|cache| {
+                let baseline = cache.baseline.as_ref().is_some_and(|baseline| baseline.failures > 0);
+                baseline || cache.figures.failures > 0 || cache.figures.queries == 0
+            })
             || self.slipstream.queries == 0
             || (self.plain.failures > 0 && !plain_may_fail)
     }
@@ -179,7 +185,8 @@ impl Report {
             None => "no ratio: an engine answered no query".to_owned(),
         };
         for cache in &self.caches {
-            let own = cache.figures.queries_per_second.zip(self.slipstream.queries_per_second);
+            let baseline = cache.baseline.as_ref().unwrap_or(&self.slipstream);
+            let own = cache.figures.queries_per_second.zip(baseline.queries_per_second);
             let (Some(ratio), Some((cached, slipstream))) = (cache.ratio, own) else { continue };
             let to_slipstream = cached / slipstream;
             footer += &format!(

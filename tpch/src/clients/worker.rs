@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use datafusion::error::{DataFusionError, Result};
@@ -31,6 +33,12 @@ pub(crate) struct Args {
     /// Seconds for one query
     #[arg(long)]
     timeout: u32,
+    /// Each query gets a text that was never asked
+    #[arg(long)]
+    new_texts: bool,
+    /// The setting that is off in slices of the baseline
+    #[arg(long)]
+    switch: Option<String>,
     /// Queries after which a file changes; 0 for never
     #[arg(long, default_value_t = 0)]
     queries_per_write: u32,
@@ -63,6 +71,10 @@ impl Args {
             "--scratch".into(),
             options.spill_dir.clone().unwrap_or_else(std::env::temp_dir).into(),
         ];
+        if let Some(cold) = contender.cold {
+            line.push(format!("--switch={}", cold.switch).into());
+            line.extend(cold.new_texts.then(|| "--new-texts".into()));
+        }
         line.extend(options.to_command_line());
         line
     }
@@ -82,19 +94,26 @@ pub(super) enum Request {
         /// How long.
         seconds: f64,
     },
+    /// The same without the cache, on figures of its own.
+    Baseline {
+        /// How long.
+        seconds: f64,
+    },
 }
 
 /// Serves requests until standard input ends.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let mut requests = read_requests(args.scratch.clone());
-    let mut load = match prepare(&args).await {
-        Ok(load) => load,
+    let target = match prepare(&args).await {
+        Ok(target) => Arc::new(target),
         Err(e) => {
             reply::<EngineReport>(&failed(&e))?;
             return Ok(ExitCode::FAILURE);
         }
     };
     reply::<EngineReport>(&Reply::Ready)?;
+    let load = || Load::new(Arc::clone(&target), usize::from(args.clients));
+    let (mut load, mut baseline) = (load(), load());
     while let Some(line) = requests.recv().await {
         let done = match from_line(&line).map_err(DataFusionError::Execution)? {
             Request::WarmUp { query } => match queries::query(query) {
@@ -102,6 +121,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 None => Err(DataFusionError::Configuration(format!("there is no query {query}"))),
             },
             Request::Slice { seconds } => load.slice(Duration::from_secs_f64(seconds)).await,
+            Request::Baseline { seconds } => {
+                switch(&target, &args, "false")?;
+                let done = baseline.slice(Duration::from_secs_f64(seconds)).await;
+                switch(&target, &args, "true")?;
+                done
+            }
         };
         match done {
             Ok(report) => reply(&Reply::Done(report))?,
@@ -112,15 +137,20 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Makes the one session and registers the tables.
-async fn prepare(args: &Args) -> Result<Load> {
+async fn prepare(args: &Args) -> Result<Target> {
     let mut options = args.options.clone().into_options();
     options.spill_dir = Some(args.scratch.clone());
     let ctx = engine::context(args.engine, &options)?;
     engine::register_tables(&ctx, &args.data).await?;
     let timeout = Duration::from_secs(u64::from(args.timeout));
     let writer = Writer::new(&args.data, args.queries_per_write);
-    let target = Target { engine: args.engine, ctx, queries: args.queries.0.clone(), timeout, writer };
-    Ok(Load::new(target, usize::from(args.clients)))
+    let texts = args.new_texts.then(AtomicU64::default);
+    Ok(Target { engine: args.engine, ctx, queries: args.queries.0.clone(), timeout, texts, writer })
+}
+
+/// Switches what the worker compares.
+fn switch(target: &Target, args: &Args, value: &str) -> Result<()> {
+    args.switch.iter().try_for_each(|setting| engine::set(&target.ctx, setting, value))
 }
 
 #[cfg(test)]
