@@ -10,6 +10,7 @@ use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetS
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::parquet::basic::Type;
 use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::width::{UNKNOWN, computed, fixed_width};
@@ -44,29 +45,41 @@ impl Sources<'_> {
     fn of_parquet(&self, plan: &Arc<dyn ExecutionPlan>) -> Option<Vec<f64>> {
         let (scan, source) =
             plan.downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>()?;
-        let by_name = self.of_footers(scan)?;
         let table = scan.file_source().table_schema().table_schema();
-        let types: Vec<_> = table.fields().iter().map(|field| field.data_type()).collect();
+        let read: Option<HashSet<usize>> = source.projection().map(|projection| {
+            projection
+                .iter()
+                .flat_map(|item| collect_columns(&item.expr))
+                .map(|column| column.index())
+                .collect()
+        });
+        let is_read = |place: usize| read.as_ref().is_none_or(|read| read.contains(&place));
+        let fixed: Vec<_> = table.fields().iter().map(|field| fixed_width(field.data_type())).collect();
+        let varying = table.fields().iter().zip(&fixed).enumerate();
+        let varying = varying.filter(|(place, (_, fixed))| fixed.is_none() && is_read(*place));
+        let mut by_name = varying.map(|(_, (field, _))| (field.name().as_str(), None)).collect();
+        self.of_footers(scan, &mut by_name)?;
         let of_table: Vec<f64> = table
             .fields()
             .iter()
-            .map(|field| {
-                let fixed = fixed_width(field.data_type());
-                fixed.or_else(|| by_name.get(field.name().as_str()).copied()).unwrap_or(UNKNOWN)
+            .zip(fixed)
+            .map(|(field, fixed)| {
+                let found = || by_name.get(field.name().as_str()).copied().flatten();
+                fixed.or_else(found).unwrap_or(UNKNOWN)
             })
             .collect();
         let Some(projection) = source.projection() else {
             return Some(of_table);
         };
+        let types: Vec<_> = table.fields().iter().map(|field| field.data_type()).collect();
         let output = plan.schema();
         let exprs = projection.as_ref().iter().zip(output.fields());
         Some(exprs.map(|(item, field)| computed(&item.expr, field.data_type(), &types, &of_table)).collect())
     }
 
-    /// Bytes of a row in each column, by the column's name: those of the row group in which they are the most.
-    fn of_footers(&self, scan: &FileScanConfig) -> Option<HashMap<String, f64>> {
+    /// Bytes of a row in each column of `widths`: those of the row group in which they are the most.
+    fn of_footers(&self, scan: &FileScanConfig, widths: &mut Widths<'_>) -> Option<()> {
         let cache = self.scope?.footers()?;
-        let mut widths: HashMap<String, f64> = HashMap::new();
         let mut files = HashSet::new();
         for file in scan.file_groups.iter().flat_map(|group| group.iter()) {
             if files.len() == FILES || !files.insert(&file.object_meta.location) {
@@ -75,9 +88,9 @@ impl Sources<'_> {
             let cached = cache.get(&file.object_meta.location)?;
             let cached = Some(cached).filter(|cached| cached.is_valid_for(&file.object_meta))?;
             let metadata = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()?;
-            add_widths(metadata.parquet_metadata(), &mut widths);
+            add_widths(metadata.parquet_metadata(), widths);
         }
-        (!files.is_empty()).then_some(widths)
+        (!files.is_empty()).then_some(())
     }
 
     /// By what the source says, or ANALYZE has found out.
@@ -95,21 +108,26 @@ impl Sources<'_> {
     }
 }
 
+/// Bytes of a value of some columns, by the column's name.
+type Widths<'a> = HashMap<&'a str, Option<f64>>;
+
 /// Takes over the widths of the row groups of one file where they are above those that are known.
-fn add_widths(metadata: &ParquetMetaData, widths: &mut HashMap<String, f64>) {
-    for group in metadata.row_groups().iter().filter(|group| group.num_rows() > 0) {
-        let mut of_group: HashMap<&str, f64> = HashMap::new();
-        for chunk in group.columns() {
-            // The leaves of a list or a struct count for the column that they belong to.
-            let Some(root) = chunk.column_path().parts().first() else { continue };
-            *of_group.entry(root).or_default() += chunk_width(chunk, group);
+fn add_widths(metadata: &ParquetMetaData, widths: &mut Widths<'_>) {
+    let leaves = metadata.file_metadata().schema_descr().columns();
+    let roots: Vec<_> = leaves.iter().map(|leaf| leaf.path().parts().first().map(String::as_str)).collect();
+    // The leaves of a list or a struct stand side by side, and count for the column that they belong to.
+    let mut from = 0;
+    for leaves in roots.chunk_by(|one, other| one == other) {
+        let to = from + leaves.len();
+        if let Some(widest) = leaves[0].and_then(|root| widths.get_mut(root)) {
+            let groups = metadata.row_groups().iter().filter(|group| group.num_rows() > 0);
+            let of_group = |group: &RowGroupMetaData| {
+                let chunks = group.columns().get(from..to).unwrap_or_default();
+                chunks.iter().map(|chunk| chunk_width(chunk, group)).sum()
+            };
+            *widest = groups.map(of_group).chain(*widest).reduce(f64::max);
         }
-        for (root, width) in of_group {
-            match widths.get_mut(root) {
-                Some(widest) => *widest = widest.max(width),
-                None => drop(widths.insert(root.to_owned(), width)),
-            }
-        }
+        from = to;
     }
 }
 
