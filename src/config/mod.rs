@@ -37,6 +37,7 @@ pub const RULE_NAMES: &[&str] = &[
     "clustered_aggregate",
     "fused_filter",
     "key_filter",
+    "scan_ranges",
     "spill_join",
     "memory_guard",
     "nested_loop_join_guard",
@@ -79,6 +80,8 @@ pub struct SlipstreamOptions {
     pub scan_filter_enabled: bool,
     /// `slipstream.scan_filter.min_gain_percent`
     pub scan_filter_min_gain_percent: usize,
+    /// `slipstream.scan_ranges.enabled`
+    pub scan_ranges_enabled: bool,
     /// `slipstream.narrow_decimals.enabled`
     pub narrow_decimals_enabled: bool,
     /// `slipstream.clustered_aggregate.enabled`
@@ -183,6 +186,7 @@ impl Default for SlipstreamOptions {
             shared_subplan_max_memory_bytes: 256 << 20,
             scan_filter_enabled: true,
             scan_filter_min_gain_percent: 20,
+            scan_ranges_enabled: true,
             narrow_decimals_enabled: true,
             clustered_aggregate_enabled: true,
             clustered_aggregate_min_rows: 100_000,

@@ -208,6 +208,20 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
+        scan_ranges_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "scan_ranges.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Cuts files of a parallel Parquet scan where row groups end, so that partitions get about as many rows, where \
+             ranges of equal bytes would give one of them more.",
+            "false: ranges of equal bytes",
+        )
+    ),
+    field!(
         shared_subplan_max_memory_bytes,
         usize::to_string,
         |text: &str| count(text, MAX_MEMORY_BYTES),

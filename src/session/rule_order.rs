@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::physical::{
     BatchSize, ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
     LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, OperatorMetrics, PhysicalRule,
-    ScanFilter, SharedSubplan, SpillJoin,
+    ScanFilter, ScanRanges, SharedSubplan, SpillJoin,
 };
 
 /// A physical rule as a session has it.
@@ -35,6 +35,7 @@ struct Splice {
 /// | `clustered_aggregate` | `SanityCheckPlan` | it looks at final exchanges, and the rules above follow columns through DataFusion's aggregates only |
 /// | `fused_filter` | `SanityCheckPlan` | the rules above know DataFusion's filter only |
 /// | `key_filter` | `SanityCheckPlan` | `scan_filter` has decided which readers filter, and no rule above knows its operator and its wrappers |
+/// | `scan_ranges` | `SanityCheckPlan` | `late_materialization` and `shared_subplan` compare scans, and no rule above cuts files |
 /// | `spill_join` | `SanityCheckPlan` | every rule above looks for hash joins, or changes their inputs |
 /// | `memory_guard` | `SanityCheckPlan` | it looks at final operators and partition counts, and makes nested-loop joins, which the next rule guards |
 /// | `nested_loop_join_guard` | `SanityCheckPlan` | it looks at final join types and partition counts, and no rule that runs later may take its wrappers apart |
@@ -51,6 +52,7 @@ const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(ClusteredAggregate), before: CHECKER },
     Splice { rule: || Arc::new(FusedFilter), before: CHECKER },
     Splice { rule: || Arc::new(KeyFilter), before: CHECKER },
+    Splice { rule: || Arc::new(ScanRanges), before: CHECKER },
     Splice { rule: || Arc::new(SpillJoin), before: CHECKER },
     Splice { rule: || Arc::new(MemoryGuard), before: CHECKER },
     Splice { rule: || Arc::new(NestedLoopJoinGuard), before: CHECKER },

@@ -262,6 +262,44 @@ async fn a_scan_filters_where_few_rows_pass() {
     assert!(reported.contains("pushdown_filters decides"), "{reported}");
 }
 
+/// Two row groups of as many rows, of which the second takes nearly all bytes: both begin in the first half of the file.
+#[tokio::test]
+async fn row_groups_that_begin_in_one_half_of_a_file_are_read_by_two_partitions() {
+    let folder = TempDir::new().unwrap();
+    let (ctx, _) = layered();
+    for setting in [
+        "execution.target_partitions = 2",
+        "execution.parquet.max_row_group_size = 50000",
+        "execution.parquet.write_batch_size = 1000",
+        "optimizer.repartition_file_min_size = 0",
+    ] {
+        sql(&ctx, &format!("SET datafusion.{setting}")).await.unwrap();
+    }
+    for (name, condition) in [("uneven", "v <= 50000"), ("even", "v = 0")] {
+        let path = folder.path().join(format!("{name}.parquet")).display().to_string();
+        let select = format!("SELECT v, CASE WHEN {condition} THEN '' ELSE md5(v::text) END AS t");
+        // An order by a column would be written into the file, and be kept.
+        let rows = "generate_series(1, 100000) s(v) ORDER BY v > 50000, v";
+        sql(&ctx, &format!("COPY ({select} FROM {rows}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+        ctx.register_parquet(name, &path, ParquetReadOptions::default()).await.unwrap();
+    }
+    let text = "SELECT count(*), sum(v), count(DISTINCT t), min(t), max(v) FROM uneven WHERE v % 7 <> 1";
+    let reported = verdict(&ctx, "scan_ranges", text).await;
+    assert_eq!(reported, "applied: uneven.parquet with 50000 rows at most in a partition, not 100000");
+    let expected = sorted_rows(&query(&ctx, &format!("/*+ PLAIN */ {text}")).await.unwrap());
+    assert_eq!(sorted_rows(&query(&ctx, text).await.unwrap()), expected);
+
+    let refused = [
+        text.replace("uneven", "even"),
+        "SELECT v FROM uneven LIMIT 99999".to_owned(),
+        "SELECT count(*) FROM (SELECT * FROM uneven UNION ALL SELECT * FROM uneven LIMIT 7)".to_owned(),
+    ];
+    for text in refused {
+        let reported = verdict(&ctx, "scan_ranges", &text).await;
+        assert!(reported.starts_with("refused: no scan"), "{text}: {reported}");
+    }
+}
+
 /// apache/datafusion issues 25244 and 25296: two columns of one name, and a filter for the second.
 #[tokio::test]
 async fn a_dynamic_filter_on_the_wrong_column_is_removed() {
