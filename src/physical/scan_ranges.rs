@@ -27,9 +27,9 @@ const UNEVEN: f64 = 1.1;
 
 /// Cuts files of a Parquet scan where their row groups end.
 ///
-/// DataFusion cuts a file into as many ranges of equal bytes as there are partitions. A row group is read where its first byte is: of four
-/// row groups one partition gets three, where the third begins just before the middle; and of two, one gets both, where the first
-/// is the smaller one.
+/// DataFusion cuts a file into as many ranges of equal bytes as there are partitions. A row group is read where its first byte is:
+/// of two equal row groups one partition gets both, since the footer behind them puts the second in front of the middle, and of
+/// four one gets three.
 ///
 /// ```text
 ///   ranges of bytes           [0 1 2] [3]
