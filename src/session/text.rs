@@ -42,13 +42,18 @@ fn single(sql: &str) -> Option<&str> {
     let blank = |letter: char| matches!(letter, ' ' | '\t' | '\n' | '\r');
     let mut text = sql.trim_start_matches(blank);
     while let Some(comment) = text.strip_prefix("-- ") {
-        text = comment.split_once('\n').map_or("", |(_, rest)| rest).trim_start_matches(blank);
+        let (comment, rest) = comment.split_once('\n')?;
+        // In some dialects this alone ends a comment.
+        if comment.trim_end_matches('\r').contains('\r') {
+            return None;
+        }
+        text = rest.trim_start_matches(blank);
     }
     let text = text.trim_end_matches(|letter| letter == ';' || blank(letter));
-    let ends = |bytes: &[u8]| matches!(bytes, b"--" | b"/*" | b"//");
+    let opens = |bytes: &[u8]| matches!(bytes, b"--" | b"/*" | b"//");
     let plain = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '(')
         && !text.bytes().any(|byte| matches!(byte, b';' | b'#'))
-        && !text.as_bytes().windows(2).any(ends);
+        && !text.as_bytes().windows(2).any(opens);
     plain.then_some(text)
 }
 
@@ -68,7 +73,9 @@ fn offset(sql: &str, lines: &[usize], at: Location) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::sql::sqlparser::dialect::{GenericDialect, MySqlDialect, SnowflakeDialect};
+    use datafusion::sql::sqlparser::dialect::{
+        GenericDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+    };
 
     #[test]
     fn what_is_certainly_single_is_what_the_tokenizer_sees() {
@@ -83,6 +90,8 @@ mod tests {
             ("SELECT 1 // one", false),
             ("/*+ PLAIN */ SELECT 1", false),
             ("--+ PLAIN\nSELECT 1", false),
+            ("-- why\r\nSELECT 1", true),
+            ("-- why\rSELECT 1 UNION\nSELECT 2", false),
             ("-- why\n", false),
             ("--", false),
             ("-- ;", false),
@@ -93,7 +102,12 @@ mod tests {
         for (sql, known) in texts {
             let single = single(sql);
             assert_eq!(single.is_some(), known, "{sql:?}");
-            for dialect in [&GenericDialect {} as &dyn Dialect, &MySqlDialect {}, &SnowflakeDialect] {
+            for dialect in [
+                &GenericDialect {} as &dyn Dialect,
+                &MySqlDialect {},
+                &PostgreSqlDialect {},
+                &SnowflakeDialect,
+            ] {
                 let tokenized = tokenized_texts(sql, dialect);
                 assert!(single.is_none_or(|text| tokenized == [text]), "{sql:?} {dialect:?}: {tokenized:?}");
             }
