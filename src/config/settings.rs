@@ -208,20 +208,6 @@ pub static SETTINGS: &[Setting] = &[
         )
     ),
     field!(
-        scan_ranges_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "scan_ranges.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Cuts files of a parallel Parquet scan where row groups end, so that partitions get about as many rows, where \
-             ranges of equal bytes would give one of them more.",
-            "false: ranges of equal bytes",
-        )
-    ),
-    field!(
         shared_subplan_max_memory_bytes,
         usize::to_string,
         |text: &str| count(text, MAX_MEMORY_BYTES),
@@ -261,6 +247,20 @@ pub static SETTINGS: &[Setting] = &[
             "50",
             "How much cheaper a scan must look with its filters in the reader before they are put there.",
             "0: wherever it does not look dearer",
+        )
+    ),
+    field!(
+        scan_ranges_enabled,
+        bool::to_string,
+        boolean,
+        described(
+            "scan_ranges.enabled",
+            "switch",
+            "true or false",
+            "false",
+            "Cuts files of a parallel Parquet scan where row groups end, so that partitions get about as many rows, where \
+             ranges of equal bytes would give one of them more.",
+            "false: ranges of equal bytes",
         )
     ),
     field!(
