@@ -21,6 +21,7 @@
 //! each of them runs, and why then.
 
 mod batch_size;
+mod cached_footer;
 mod clustered_aggregate;
 mod compact_views;
 mod dynamic_filter_guard;

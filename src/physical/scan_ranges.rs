@@ -1,20 +1,18 @@
 //! Files of a parallel scan, cut at row groups, so that partitions get about as many rows.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
-use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
-use datafusion::object_store::path::Path;
-use datafusion::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use datafusion::parquet::file::metadata::RowGroupMetaData;
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::cached_footer::cached_footer;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
 use crate::scope::QueryScope;
@@ -131,53 +129,33 @@ struct Piece<'a> {
     rows: usize,
 }
 
-/// The row groups that are read of `files`.
+/// The row groups that are read of `files`; `None` where they are not known, or do not follow each other.
 fn pieces<'a>(
     files: impl Iterator<Item = &'a PartitionedFile>,
     footers: &FileMetadataCache,
 ) -> Option<Vec<Piece<'a>>> {
-    let mut known: HashMap<&Path, Arc<CachedFooter>> = HashMap::new();
     let mut pieces = Vec::new();
     for file in files {
         // Whoever says which rows are read says so of the file as it was cut.
         if !file.extensions.is_empty() {
             return None;
         }
-        let footer = match known.get(&file.object_meta.location) {
-            Some(footer) => Arc::clone(footer),
-            None => {
-                let footer = Arc::new(CachedFooter::of(file, footers)?);
-                known.insert(&file.object_meta.location, Arc::clone(&footer));
-                footer
-            }
-        };
-        let groups = footer.0.iter().enumerate();
-        let read =
-            groups.filter(|(_, (begin, _))| file.range.as_ref().is_none_or(|range| range.contains(*begin)));
-        pieces.extend(read.map(|(place, &(begin, rows))| Piece { file, place, begin, rows }));
-    }
-    Some(pieces)
-}
-
-/// The first byte and the rows of each row group of a file.
-struct CachedFooter(Vec<(i64, usize)>);
-
-impl CachedFooter {
-    /// `None` where it is not in the cache, or row groups do not follow each other.
-    fn of(file: &PartitionedFile, footers: &FileMetadataCache) -> Option<Self> {
-        let cached = footers.get(&file.object_meta.location)?;
-        let cached = Some(cached).filter(|cached| cached.is_valid_for(&file.object_meta))?;
-        let metadata = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()?;
-        let metadata: &ParquetMetaData = metadata.parquet_metadata();
-        let group = |group: &RowGroupMetaData| {
+        let footer = cached_footer(footers, file).ok()?;
+        let piece = |(place, group): (usize, &RowGroupMetaData)| {
             // The reader's own rule for which range a row group is in.
             let column = group.columns().first()?;
             let begin = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-            Some((begin, usize::try_from(group.num_rows()).ok()?))
+            Some(Piece { file, place, begin, rows: usize::try_from(group.num_rows()).ok()? })
         };
-        let groups: Vec<_> = metadata.row_groups().iter().map(group).collect::<Option<_>>()?;
-        groups.is_sorted_by(|(one, _), (other, _)| one < other).then_some(Self(groups))
+        let groups = footer.row_groups().iter().enumerate();
+        let groups: Vec<_> = groups.map(piece).collect::<Option<_>>()?;
+        if !groups.is_sorted_by(|one, other| one.begin < other.begin) {
+            return None;
+        }
+        let is_read = |group: &Piece<'_>| file.range.as_ref().is_none_or(|range| range.contains(group.begin));
+        pieces.extend(groups.into_iter().filter(is_read));
     }
+    Some(pieces)
 }
 
 /// The row groups for each partition, in their order.

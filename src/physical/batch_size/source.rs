@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::parquet::basic::Type;
 use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
-use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::width::{UNKNOWN, computed, fixed_width};
 use crate::operator::used_bytes;
+use crate::physical::cached_footer::cached_footer;
 use crate::physical::estimate::{Known, estimate_leaf};
 use crate::scope::QueryScope;
 
@@ -46,13 +46,7 @@ impl Sources<'_> {
         let (scan, source) =
             plan.downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>()?;
         let table = scan.file_source().table_schema().table_schema();
-        let read: Option<HashSet<usize>> = source.projection().map(|projection| {
-            projection
-                .iter()
-                .flat_map(|item| collect_columns(&item.expr))
-                .map(|column| column.index())
-                .collect()
-        });
+        let read = source.projection().map(ProjectionExprs::column_indices);
         let is_read = |place: usize| read.as_ref().is_none_or(|read| read.contains(&place));
         let fixed: Vec<_> = table.fields().iter().map(|field| fixed_width(field.data_type())).collect();
         let varying = table.fields().iter().zip(&fixed).enumerate();
@@ -85,10 +79,7 @@ impl Sources<'_> {
             if files.len() == FILES || !files.insert(&file.object_meta.location) {
                 continue;
             }
-            let cached = cache.get(&file.object_meta.location)?;
-            let cached = Some(cached).filter(|cached| cached.is_valid_for(&file.object_meta))?;
-            let metadata = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()?;
-            add_widths(metadata.parquet_metadata(), widths);
+            add_widths(cached_footer(cache.as_ref(), file).ok()?.as_ref(), widths);
         }
         (!files.is_empty()).then_some(())
     }

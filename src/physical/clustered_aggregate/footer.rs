@@ -1,8 +1,6 @@
 //! What the footers of Parquet files say about a column's row groups.
 //!
-//! A footer has the minimum, the maximum and the number of NULLs of each column in each row group. DataFusion keeps the
-//! footers that it has read to plan a query; they are looked up there, with the size and the time of the file as the
-//! query sees it, so that a file written again since is not taken for the old one.
+//! A footer has the minimum, the maximum and the number of NULLs of each column in each row group.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,7 +10,6 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type, Schema};
 use datafusion::common::JoinType;
-use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
@@ -26,6 +23,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use crate::operator::KeyIntervals;
+use crate::physical::cached_footer::cached_footer;
 use crate::physical::estimate::{Known, estimate};
 use crate::physical::lineage::column_index;
 
@@ -129,12 +127,8 @@ impl Footers {
             if !files.insert(&file.object_meta.location) {
                 continue;
             }
-            let cached = self.cache.get(&file.object_meta.location);
-            let cached = cached.filter(|cached| cached.is_valid_for(&file.object_meta));
-            let cached = cached.ok_or("a file's footer is not in DataFusion's metadata cache")?;
-            let metadata = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>();
-            let metadata = metadata.ok_or("the metadata cache holds something else")?.parquet_metadata();
-            bounds.extend(bounds_in(metadata, schema, field.name())?);
+            let metadata = cached_footer(self.cache.as_ref(), file)?;
+            bounds.extend(bounds_in(&metadata, schema, field.name())?);
             rows += usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         }
         if rows < self.min_rows {
