@@ -68,8 +68,9 @@ impl View for Counted {
     }
 
     fn unregister(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
-        if !self.sorts.as_ref().is_some_and(|sorts| sorts.unregister(consumer)) {
-            pool.unregister(consumer);
+        match self.sorts.as_ref().and_then(|sorts| sorts.unregister(consumer)) {
+            Some(charge) => self.charged(charge),
+            None => pool.unregister(consumer),
         }
     }
 
@@ -98,7 +99,7 @@ impl View for Counted {
         additional: usize,
     ) -> Result<()> {
         let sorts = self.sorts.as_ref();
-        if let Some(charge) = sorts.and_then(|sorts| sorts.try_grow(reservation.consumer(), additional)) {
+        if let Some(charge) = sorts.and_then(|sorts| sorts.try_grow(reservation, additional)) {
             return charge.map(|charge| self.charged(charge));
         }
         pool.try_grow(reservation, additional)?;

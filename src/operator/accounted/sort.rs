@@ -16,6 +16,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use parking_lot::Mutex;
@@ -38,7 +39,9 @@ impl OneColumnSorts {
     /// `None` where `node` is no sort that compares its key in place. A `TopK` counts for itself.
     pub(super) fn of(node: &dyn ExecutionPlan) -> Option<Self> {
         let sort = node.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none())?;
+        // A key that is computed is another array, beside the batch.
         let [key] = sort.expr().as_ref() else { return None };
+        key.expr.downcast_ref::<Column>()?;
         let key = key.expr.data_type(&sort.input().schema()).ok()?;
         let texts = matches!(key, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
         let bytes = matches!(key, DataType::Binary | DataType::LargeBinary);
@@ -57,22 +60,28 @@ impl OneColumnSorts {
         sort.map(|sort| sort.merge = Some(Asked::by(consumer, pool))).is_some()
     }
 
-    /// Whether it was charged here.
-    pub(super) fn unregister(&self, consumer: &MemoryConsumer) -> bool {
+    /// Charges nothing more once its sort has ended; `None` where it was not charged here.
+    pub(super) fn unregister(&self, consumer: &MemoryConsumer) -> Option<Charge> {
         let mut sorts = self.0.lock();
-        let Some(at) = sorts.iter().position(|sort| sort.is_of(consumer)) else { return false };
-        if let Some(asked) = sorts[at].asked(consumer) {
-            asked.ended = true;
+        let at = sorts.iter().position(|sort| sort.is_of(consumer))?;
+        sorts[at].asked(consumer)?.ended = true;
+        let before = sorts[at].charged();
+        if !sorts[at].ended() {
+            return Some(Charge { before, now: before });
         }
-        let ended = sorts[at].ended().then(|| sorts.swap_remove(at));
+        let ended = sorts.swap_remove(at);
         drop(sorts);
         drop(ended);
-        true
+        Some(Charge { before, now: 0 })
     }
 
     /// Charges what `additional` bytes make more; `None` where it is not charged here.
-    pub(super) fn try_grow(&self, consumer: &MemoryConsumer, additional: usize) -> Option<Result<Charge>> {
-        self.with(consumer, |sort| sort.try_grow(consumer, additional))
+    pub(super) fn try_grow(
+        &self,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> Option<Result<Charge>> {
+        self.with(reservation.consumer(), |sort| sort.try_grow(reservation, additional))
     }
 
     /// The same beyond the limit, if need be.
@@ -135,8 +144,10 @@ enum Phase {
     Reads,
     /// It sorts what it has read. All is there until rows leave it, wherever they are counted meanwhile.
     Sorts {
-        /// Bytes that it has asked for rows that are sorted.
+        /// Bytes that it has asked for rows that are sorted, and not yet given back.
         gathered: usize,
+        /// Whether it has asked for such: then it writes, and has written all when it asks for nothing.
+        writes: bool,
     },
     /// It hands out what it has sorted.
     HandsOut,
@@ -195,44 +206,44 @@ impl Sort {
         (held - merged, (merged + all.saturating_sub(held.max(self.most))).max(self.reserve))
     }
 
-    fn try_grow(&mut self, consumer: &MemoryConsumer, additional: usize) -> Result<Charge> {
-        let before = self.charged();
+    fn try_grow(&mut self, reservation: &MemoryReservation, additional: usize) -> Result<Charge> {
+        let (before, consumer) = (self.charged(), reservation.consumer());
         let rows = self.is_rows(consumer);
-        if let Phase::Sorts { gathered } = &mut self.phase
+        if let Phase::Sorts { gathered, writes } = &mut self.phase
             && rows
             && self.refused
-            && *gathered + additional > self.most / GATHERED
+            && *gathered == reservation.size()
         {
-            // It writes what it has gathered, and asks again with the next batch.
-            *gathered = 0;
-            return resources_err!("{} has enough sorted rows for its file", consumer.name());
+            *writes = true;
+            if *gathered + additional > self.most / GATHERED {
+                // It writes what it has gathered, and asks again with the next batch.
+                return resources_err!("{} has enough sorted rows for its file", consumer.name());
+            }
         }
-        let (phase, most, largest, reserve) = (self.phase, self.most, self.largest, self.reserve);
+        let (phase, most, largest) = (self.phase, self.most, self.largest);
         self.add(consumer, additional);
-        if let Err(refused) = self.try_settle() {
+        let (for_rows, for_merge) = self.due();
+        let more = (for_rows + for_merge).saturating_sub(before);
+        let charged = self.asked(consumer).filter(|_| more > 0).map(|asked| asked.charged.try_grow(more));
+        if let Some(Err(refused)) = charged {
             if let Some(asked) = self.asked(consumer) {
                 asked.bytes -= additional;
             }
-            (self.phase, self.most, self.largest, self.reserve) = (phase, most, largest, reserve);
+            (self.phase, self.most, self.largest) = (phase, most, largest);
             self.refused |= rows;
-            self.settle();
             return Err(refused);
         }
-        Ok(Charge { before, now: self.charged() })
+        Ok(self.settle(before))
     }
 
     fn grow(&mut self, consumer: &MemoryConsumer, additional: usize) -> Charge {
         let before = self.charged();
         self.add(consumer, additional);
-        self.settle();
-        Charge { before, now: self.charged() }
+        self.settle(before)
     }
 
     /// Adds to what it asks for.
     fn add(&mut self, consumer: &MemoryConsumer, additional: usize) {
-        if self.phase != Phase::Reads && self.refused && self.has_written(consumer, additional) {
-            self.read_on();
-        }
         if let Some(asked) = self.asked(consumer) {
             asked.bytes += additional;
         }
@@ -241,67 +252,55 @@ impl Sort {
                 self.largest = self.largest.max(additional);
                 self.most = self.most.max(self.rows.bytes);
             }
-            Phase::Sorts { gathered } if self.rows.consumer == consumer.id() => *gathered += additional,
+            Phase::Sorts { gathered, .. } if self.rows.consumer == consumer.id() => *gathered += additional,
             _ => {}
         }
-    }
-
-    /// Whether what it asks for is what it sets aside before it reads on.
-    fn has_written(&self, consumer: &MemoryConsumer, additional: usize) -> bool {
-        let reads_on =
-            if self.is_rows(consumer) { self.set_aside == 0 } else { additional == self.set_aside };
-        self.rows.bytes + self.for_merge() == 0 && reads_on
-    }
-
-    fn read_on(&mut self) {
-        (self.phase, self.most, self.largest) = (Phase::Reads, 0, 0);
-        self.reserve = self.set_aside;
     }
 
     fn shrink(&mut self, consumer: &MemoryConsumer, bytes: usize) -> Charge {
         let before = self.charged();
-        match self.phase {
-            // While it reads it gives nothing back: what it gives first is the reserve, or a batch that is sorted.
-            Phase::Reads if self.rows.bytes > 0 => {
-                self.set_aside = self.set_aside.max(self.for_merge());
-                let alone = self.largest == self.most && !self.refused;
-                self.phase = if alone { Phase::HandsOut } else { Phase::Sorts { gathered: 0 } };
-            }
-            Phase::Sorts { .. } if !self.refused && !self.is_rows(consumer) => self.phase = Phase::HandsOut,
-            _ => {}
+        // While it reads it gives nothing back: what it gives first is the reserve, or a batch that is sorted.
+        if self.phase == Phase::Reads && self.rows.bytes > 0 {
+            self.set_aside = self.set_aside.max(self.for_merge());
+            self.phase = Phase::Sorts { gathered: 0, writes: false };
+        } else if self.phase != Phase::Reads && !self.refused && !self.is_rows(consumer) {
+            self.phase = Phase::HandsOut;
         }
+        let merges = self.merge.as_ref().is_some_and(|merge| !merge.ended);
+        if self.phase != Phase::Reads && !self.refused && !merges {
+            // It has sorted one batch, and there is nothing to merge.
+            self.phase = Phase::HandsOut;
+        }
+        let rows = self.is_rows(consumer);
         if let Some(asked) = self.asked(consumer) {
             asked.bytes = asked.bytes.saturating_sub(bytes);
         }
-        self.settle();
-        Charge { before, now: self.charged() }
-    }
-
-    /// Charges what is due.
-    ///
-    /// # Errors
-    /// The pool does not grant it; then some of it may be charged.
-    fn try_settle(&self) -> Result<()> {
-        let (for_rows, for_merge) = self.due();
-        // What is given back by one may be what the other takes.
-        if for_rows < self.rows.charged.size() {
-            self.rows.charged.try_resize(for_rows)?;
-        }
-        if let Some(merge) = &self.merge {
-            merge.charged.try_resize(for_merge)?;
-        }
-        self.rows.charged.try_resize(for_rows)
-    }
-
-    /// Charges what is due, whatever the pool says.
-    fn settle(&self) {
-        if self.try_settle().is_err() {
-            let (for_rows, for_merge) = self.due();
-            self.rows.charged.resize(for_rows);
-            if let Some(merge) = &self.merge {
-                merge.charged.resize(for_merge);
+        let nothing = self.rows.bytes + self.for_merge() == 0;
+        match &mut self.phase {
+            Phase::Sorts { writes: true, .. } if nothing => {
+                // What it gives back is kept for the merge of what it has written, before others take it.
+                self.reserve = self.set_aside;
+                (self.phase, self.most, self.largest) = (Phase::Reads, 0, 0);
             }
+            Phase::Sorts { gathered, .. } if rows && *gathered == bytes => *gathered = 0,
+            _ => {}
         }
+        self.settle(before)
+    }
+
+    /// Charges what is due, which the pool has granted.
+    fn settle(&self, before: usize) -> Charge {
+        let (for_rows, for_merge) = self.due();
+        let merge = self.merge.as_ref().map(|merge| &merge.charged);
+        // What one gives back is what the other takes.
+        if for_rows < self.rows.charged.size() {
+            self.rows.charged.resize(for_rows);
+        }
+        if let Some(merge) = merge {
+            merge.resize(for_merge);
+        }
+        self.rows.charged.resize(for_rows);
+        Charge { before, now: self.charged() }
     }
 }
 
@@ -312,6 +311,7 @@ mod tests {
     use crate::operator::accounted::usage::Usage;
     use datafusion::execution::disk_manager::DiskManagerBuilder;
     use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use datafusion::physical_plan::metrics::MetricsSet;
 
     /// A pool of 1,000 bytes, and the reservations of a sort for its rows and its merges.
     fn sort() -> (Arc<dyn MemoryPool>, MemoryReservation, MemoryReservation) {
@@ -376,8 +376,9 @@ mod tests {
             );
             sorted.free();
             cursors.free();
+            assert_eq!(pool.reserved(), 100, "kept for the merge, before others take it");
             merge.try_grow(100).unwrap();
-            assert_eq!(pool.reserved(), 100, "there is a file to merge");
+            assert_eq!(pool.reserved(), 100);
         };
         read();
         read();
@@ -387,6 +388,43 @@ mod tests {
         drop(merge);
         drop(rows);
         assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn a_sort_without_a_reserve_reads_on_when_it_has_written() {
+        let (pool, rows, merge) = sort();
+        merge.free();
+        for _ in 0..3 {
+            while rows.try_grow(100).is_ok() {}
+            assert!(rows.size() >= 1700, "{} are read", rows.size());
+            let run = rows.split(rows.size());
+            let cursors = merge.new_empty();
+            run.try_resize(800).unwrap();
+            cursors.try_grow(run.free()).unwrap();
+            let sorted = rows.new_empty();
+            assert!(sorted.try_grow(1000).is_err(), "a batch that is too large to be gathered is written");
+            drop(cursors);
+            assert_eq!(pool.reserved(), 0);
+        }
+    }
+
+    #[test]
+    fn a_sort_that_has_ended_counts_no_more() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1000));
+        let disk = Arc::new(DiskManagerBuilder::default().build().unwrap());
+        let usage = Arc::new(Usage::default());
+        let view = counting(&pool, &usage, (Arc::clone(&disk), disk), Some(OneColumnSorts::default()));
+        for _ in 0..3 {
+            let rows = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&view);
+            let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&view);
+            rows.try_grow(100).unwrap();
+            rows.try_grow(100).unwrap();
+            drop(merge);
+            rows.shrink(150);
+            assert_eq!(pool.reserved(), 50, "one batch, without a merge, leaves step by step");
+        }
+        let all = usage.added_to(&MetricsSet::new());
+        assert_eq!(all.sum_by_name("peak_mem_used").map(|peak| peak.as_usize()), Some(200));
     }
 
     #[test]
