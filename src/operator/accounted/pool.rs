@@ -6,9 +6,8 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManager;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 
-use super::sort::{Charge, OneColumnSorts};
 use super::usage::Usage;
 use crate::operator::pool_view::{PoolView, View};
 
@@ -20,16 +19,6 @@ pub(super) struct Counted {
     usage: Arc<Usage>,
     /// The disk manager that the operator was given, and the one that its context has instead.
     disks: (Arc<DiskManager>, Arc<DiskManager>),
-    /// The operator's sorts, if they ask for more than they hold.
-    sorts: Option<OneColumnSorts>,
-}
-
-impl Counted {
-    /// Counts what was charged in the place of what was asked for.
-    fn charged(&self, Charge { before, now }: Charge) {
-        self.usage.grown(now.saturating_sub(before));
-        self.usage.shrunk(before.saturating_sub(now));
-    }
 }
 
 /// A view of `inner` that counts for `usage`. `disks` are the disk manager around the operator and its own.
@@ -37,9 +26,8 @@ pub(super) fn counting(
     inner: &Arc<dyn MemoryPool>,
     usage: &Arc<Usage>,
     disks: (Arc<DiskManager>, Arc<DiskManager>),
-    sorts: Option<OneColumnSorts>,
 ) -> Arc<dyn MemoryPool> {
-    PoolView::of(inner, Counted { usage: Arc::clone(usage), disks, sorts })
+    PoolView::of(inner, Counted { usage: Arc::clone(usage), disks })
 }
 
 /// The memory pool and the disk manager around the operator that `context` was derived for; those of `context` where it
@@ -61,33 +49,12 @@ pub(super) fn around(context: &TaskContext) -> (Arc<dyn MemoryPool>, Arc<DiskMan
 }
 
 impl View for Counted {
-    fn register(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
-        if !self.sorts.as_ref().is_some_and(|sorts| sorts.register(pool, consumer)) {
-            pool.register(consumer);
-        }
-    }
-
-    fn unregister(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
-        match self.sorts.as_ref().and_then(|sorts| sorts.unregister(consumer)) {
-            Some(charge) => self.charged(charge),
-            None => pool.unregister(consumer),
-        }
-    }
-
     fn grow(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, additional: usize) {
-        let sorts = self.sorts.as_ref();
-        if let Some(charge) = sorts.and_then(|sorts| sorts.grow(reservation.consumer(), additional)) {
-            return self.charged(charge);
-        }
         pool.grow(reservation, additional);
         self.usage.grown(additional);
     }
 
     fn shrink(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, shrink: usize) {
-        let sorts = self.sorts.as_ref();
-        if let Some(charge) = sorts.and_then(|sorts| sorts.shrink(reservation.consumer(), shrink)) {
-            return self.charged(charge);
-        }
         self.usage.shrunk(shrink);
         pool.shrink(reservation, shrink);
     }
@@ -98,10 +65,6 @@ impl View for Counted {
         reservation: &MemoryReservation,
         additional: usize,
     ) -> Result<()> {
-        let sorts = self.sorts.as_ref();
-        if let Some(charge) = sorts.and_then(|sorts| sorts.try_grow(reservation, additional)) {
-            return charge.map(|charge| self.charged(charge));
-        }
         pool.try_grow(reservation, additional)?;
         self.usage.grown(additional);
         Ok(())
