@@ -34,8 +34,8 @@ const UNEVEN: f64 = 1.1;
 ///   ranges of row groups      [0 1] [2 3]
 /// ```
 ///
-/// There are as many ranges as before. Partitions do take their ranges from one queue, but each range that is opened costs
-/// about a millisecond: with more ranges than partitions, small ones last, TPC-H took 5 % longer.
+/// There are as many ranges as before. Partitions do take their ranges from one queue, but to open a range costs more than
+/// what more of them would even out.
 ///
 /// Refuses scans that must keep their order, that have a limit, that are partitioned by something, that have more ranges than
 /// partitions, and those of which a footer is not in DataFusion's cache.
