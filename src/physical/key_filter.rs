@@ -66,7 +66,7 @@ impl PhysicalRule for KeyFilter {
     }
 
     fn rewrite(&self, plan: Plan, config: &ConfigOptions) -> Result<Rewrite> {
-        if plan.exists(|node| Ok(node.is::<RecursiveQueryExec>()))? {
+        if is_recursive(&plan)? {
             return Ok(Rewrite::refused(
                 plan,
                 "the plan is recursive: a build side has other keys each time",
@@ -93,11 +93,48 @@ impl PhysicalRule for KeyFilter {
     }
 }
 
+/// What the rule will do to a plan, for those that decide before it.
+pub(super) struct Prospect<'a> {
+    joins: HashMap<ScanId, Join<'a>>,
+    /// `None` where it will do nothing.
+    min_rows: Option<f64>,
+}
+
+impl<'a> Prospect<'a> {
+    /// Of `plan`, which must stay as it is meanwhile.
+    ///
+    /// # Errors
+    /// None; those of walks over plans.
+    pub(super) fn of(plan: &'a Plan, config: &ConfigOptions) -> Result<Self> {
+        let options = SlipstreamOptions::active(config).filter(|options| options.key_filter_enabled);
+        let recursive = is_recursive(plan)?;
+        let min_rows = options.filter(|_| !recursive).map(|options| options.key_filter_min_rows as f64);
+        Ok(Self { joins: joins(plan)?, min_rows })
+    }
+
+    /// The share of a scan's rows that pass the test that the rule will put in front of `filter`, if it will: no less than
+    /// where the scan has only values that the build side's table has.
+    pub(super) fn share(
+        &self,
+        filter: &Arc<dyn PhysicalExpr>,
+        filters: &DynamicFilters,
+        (id, source): (ScanId, &ParquetSource),
+        (rows, columns): (f64, &[ColumnEstimate]),
+    ) -> Option<f64> {
+        let (_, key) = best_key(filter, (&self.joins, filters), (id, source, columns))?;
+        self.min_rows.is_some_and(|min_rows| rows >= min_rows).then_some(key.share.max(key.kept))
+    }
+}
+
 /// A join whose probe rows without a partner are dropped.
 struct Join<'a> {
     node: &'a HashJoinExec,
     /// Where its build side's rows are met by as many partitions as produce them.
     source: &'a Plan,
+}
+
+fn is_recursive(plan: &Plan) -> Result<bool> {
+    plan.exists(|node| Ok(node.is::<RecursiveQueryExec>()))
 }
 
 /// The joins of `plan`, by their addresses.
@@ -147,7 +184,10 @@ struct Candidate {
     landed: Arc<dyn PhysicalExpr>,
     name: String,
     domain: KeyDomain,
+    /// Of the scanned rows.
     share: f64,
+    /// The share of its table's values that the build side has. Between keys with gaps it tells more than the bounds do.
+    kept: f64,
 }
 
 impl Found {
@@ -282,9 +322,11 @@ fn candidate(
         return None;
     }
     let domain = domain(column.bounds?)?;
-    let share = build.keys.get(key)?.distinct.min(build.rows) / column.distinct.max(1.0);
+    let values = build.keys.get(key)?;
+    let distinct = values.distinct.min(build.rows);
+    let (share, kept) = (distinct / column.distinct.max(1.0), distinct / values.domain);
     let name = field.name().clone();
-    Some(Candidate { build: build_column, landed: Arc::clone(landed), name, domain, share })
+    Some(Candidate { build: build_column, landed: Arc::clone(landed), name, domain, share, kept })
 }
 
 /// Where a scan puts out a column of its table.

@@ -145,6 +145,51 @@ async fn a_reader_that_filters_tests_keys_itself() {
     assert!(plan.contains("pushdown_rows_pruned=8.64 K"), "{plan}");
 }
 
+/// What `scan_filter` says of a join of 60,000 rows with those of 2,000 keys, `step` apart, that `chosen` keeps.
+async fn scan_filter_of(ctx: &SessionContext, step: usize, chosen: &str) -> String {
+    let text = format!(
+        "EXPLAIN SELECT max(a), max(b), max(c) FROM fact{step} JOIN key{step} ON fact{step}.k = key{step}.k WHERE {chosen}"
+    );
+    let plan = picture(&query(ctx, &text).await.unwrap());
+    let line = plan.lines().find_map(|line| line.split_once("scan_filter: "));
+    line.unwrap_or_else(|| panic!("{plan}")).1.trim_end_matches(['|', ' ']).to_owned()
+}
+
+#[tokio::test]
+async fn a_reader_gains_where_a_bit_tells_and_not_a_look_up() {
+    let folder = TempDir::new().unwrap();
+    let ctx = session(config(), &folder).await;
+    for setting in ["scan_filter.enabled = true", "scan_filter.min_gain_percent = 0"] {
+        sql(&ctx, &format!("SET slipstream.{setting}")).await.unwrap();
+    }
+    for step in [1, 8] {
+        let values = "v * 7919 % 100003 AS a, v * 7907 % 100003 AS b, v * 7901 % 100003 AS c";
+        for (name, select) in [
+            ("fact", format!("SELECT v % 2000 * {step} AS k, {values} FROM generate_series(1, 60000) t(v)")),
+            (
+                "key",
+                format!(
+                    "SELECT v * {step} AS k, v % 100 AS g, v % 40 AS h FROM generate_series(0, 1999) t(v)"
+                ),
+            ),
+        ] {
+            let path = folder.path().join(format!("{name}{step}.parquet"));
+            let path = path.to_str().unwrap();
+            sql(&ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
+            let name = format!("{name}{step}");
+            ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
+        }
+    }
+    let bits = scan_filter_of(&ctx, 1, "g = 3").await;
+    assert!(bits.starts_with("applied: fact1.parquet keeps about 1.00 %"), "{bits}");
+    // Keys with gaps: one row of 320 is kept by their bounds, and one of 40 by their number.
+    let scattered = scan_filter_of(&ctx, 8, "h = 3").await;
+    assert!(scattered.starts_with("refused: no scan"), "{scattered}");
+    sql(&ctx, "SET slipstream.key_filter.enabled = false").await.unwrap();
+    let looked_up = scan_filter_of(&ctx, 1, "g = 3").await;
+    assert!(looked_up.starts_with("refused: no scan"), "{looked_up}");
+}
+
 #[tokio::test]
 async fn a_filter_that_keeps_most_rows_is_left_out() {
     let folder = TempDir::new().unwrap();

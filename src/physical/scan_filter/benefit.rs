@@ -27,11 +27,11 @@ const COMPARE_INSIDE: f64 = 6.0;
 const LOOK_UP: f64 = 35.0;
 /// Nanoseconds to step over a value that is not decoded: its page is decompressed all the same.
 const SKIP: f64 = 2.0;
-/// Nanoseconds a row to keep track of the rows that are selected.
+/// Nanoseconds a row to keep track of the rows that are selected, where they are not few.
 const SELECT: f64 = 5.0;
 /// Above this share the reader decodes all values and drops some: rows are stepped over where the selection
 /// changes every 32 rows or less often, which scattered rows do at this share.
-const SPARSE: f64 = 1.0 / 64.0;
+pub(super) const SPARSE: f64 = 1.0 / 64.0;
 
 /// The share of the rows that a conjunct keeps.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,8 @@ pub(super) enum Share {
     Written(f64),
     /// Of a join's filter.
     Join(f64),
+    /// Of a test of one bit for each row, in front of a join's filter. Outside of the reader it is made above.
+    Bits(f64),
     /// Of a filter whose effect shows only at run time, such as that of a top-k sort. It prunes row groups, and a
     /// comparison costs little.
     Later,
@@ -55,8 +57,8 @@ pub(super) struct Filter {
     pub(super) share: f64,
     /// Whether it is known to keep few rows, or stands in the query.
     useful: bool,
-    /// Whether it stands in the query: then it is evaluated behind the reader as well.
-    written: bool,
+    /// The share that is kept above the reader, where it is not in it.
+    above: f64,
     /// Nanoseconds a row.
     cost: f64,
     columns: BTreeSet<usize>,
@@ -71,15 +73,15 @@ impl Filter {
             Ok(TreeNodeRecursion::Continue)
         });
         let decode: f64 = used.iter().filter_map(|index| columns.get(*index)).map(decoding).sum();
-        let written = matches!(share, Share::Written(_));
-        let (share, useful, evaluate) = match share {
-            Share::Written(share) => (share, true, COMPARE_INSIDE),
-            Share::Join(share) => (share, share <= USEFUL, LOOK_UP),
-            Share::Later => (1.0, true, COMPARE_INSIDE),
-            Share::Astray => (1.0, false, COMPARE_INSIDE),
+        let (share, above, useful, evaluate) = match share {
+            Share::Written(share) => (share, share, true, COMPARE_INSIDE),
+            Share::Join(share) => (share, 1.0, share <= USEFUL, LOOK_UP),
+            Share::Bits(share) => (share, share, share <= USEFUL, COMPARE_INSIDE + share * LOOK_UP),
+            Share::Later => (1.0, 1.0, true, COMPARE_INSIDE),
+            Share::Astray => (1.0, 1.0, false, COMPARE_INSIDE),
         };
         let cost = decode + evaluate;
-        Self { expr: Arc::clone(expr), share, useful, written, cost, columns: used }
+        Self { expr: Arc::clone(expr), share, above, useful, cost, columns: used }
     }
 
     pub(super) fn is_useful(&self) -> bool {
@@ -119,10 +121,9 @@ impl Scan<'_> {
             read.extend(&filter.columns);
         }
         let decode = |index: &usize| self.columns.get(*index).map_or(0.0, decoding);
-        // As it is: everything is decoded, and what is written in the query filters behind the reader.
-        let written: f64 =
-            filters.iter().filter(|filter| filter.written).map(|filter| filter.share).product();
-        let before = read.iter().map(decode).sum::<f64>() + COMPARE + written * self.row;
+        // As it is: everything is decoded, and what is written in the query and what bits tell filters behind the reader.
+        let above: f64 = filters.iter().map(|filter| filter.above).product();
+        let before = read.iter().map(decode).sum::<f64>() + COMPARE + above * self.row;
 
         let mut useful: Vec<&Filter> =
             filters.iter().filter(|filter| filter.useful && filter.share < 1.0).collect();
@@ -130,7 +131,7 @@ impl Scan<'_> {
             return None;
         }
         useful.sort_by(|a, b| a.rank().total_cmp(&b.rank()));
-        let (mut share, mut after) = (1.0, 0.0);
+        let (mut share, mut after) = (1.0_f64, 0.0);
         for filter in useful {
             let evaluate = filter.cost - filter.columns.iter().map(decode).sum::<f64>();
             for column in &filter.columns {
@@ -138,7 +139,7 @@ impl Scan<'_> {
                     after += picked(share, decode(column));
                 }
             }
-            after += share * evaluate + SELECT;
+            after += share * evaluate + SELECT * (share / SPARSE).min(1.0);
             share *= filter.share;
         }
         let rest: f64 = read.iter().map(|column| picked(share, decode(column))).sum();
@@ -163,12 +164,12 @@ mod tests {
     use datafusion::arrow::datatypes::DataType;
     use datafusion::physical_expr::expressions::Column as Col;
 
-    fn columns() -> Vec<ColumnEstimate> {
-        vec![ColumnEstimate::unknown(&DataType::Int64, 1e6); 4]
+    fn gain(share: Share, row: f64) -> Option<f64> {
+        gain_of(share, row, 4)
     }
 
-    fn gain(share: Share, row: f64) -> Option<f64> {
-        let columns = columns();
+    fn gain_of(share: Share, row: f64, columns: usize) -> Option<f64> {
+        let columns = vec![ColumnEstimate::unknown(&DataType::Int64, 1e6); columns];
         let expr: Arc<dyn PhysicalExpr> = Arc::new(Col::new("key", 0));
         let filter = Filter::new(&expr, share, &columns);
         Scan { rows: 1e6, row, columns: &columns, projected: None }.gain(&[filter])
@@ -182,6 +183,9 @@ mod tests {
         assert!(!pays(Share::Join(0.9), 100.0));
         assert!(!pays(Share::Written(0.15), 20.0), "scattered rows are decoded with their neighbours");
         assert!(gain(Share::Later, 100.0).is_none());
+        let pays = |share| gain_of(share, 0.0, 8).is_some_and(|remaining| remaining < 0.8);
+        assert!(pays(Share::Bits(0.001)) && !pays(Share::Join(0.001)), "a bit costs less than a look-up");
+        assert!(!pays(Share::Bits(0.1)), "what it keeps is scattered");
         assert!(gain(Share::Astray, 100.0).is_none());
     }
 }

@@ -20,9 +20,10 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 pub(super) use self::benefit::decoding;
-use self::benefit::{Filter, Scan, Share};
+use self::benefit::{Filter, SPARSE, Scan, Share};
 use super::dynamic_filters::{DynamicFilters, Landing, Place};
 use super::estimate::{ColumnEstimate, Known, selectivity, source_columns};
+use super::key_filter::Prospect;
 use super::lineage::{ScanId, with_source};
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -37,12 +38,13 @@ const EXCHANGE_ROW: f64 = 20.0;
 ///
 /// With `datafusion.execution.parquet.pushdown_filters` the reader decodes the columns of a filter first, and of
 /// the other columns only the rows that it keeps. That is many times faster where few rows are kept, and slower
-/// where most are: one setting for all scans is wrong for some of them. Two things make the difference:
+/// where most are: one setting for all scans is wrong for some of them. Three things make the difference:
 ///
 /// | what | where it is taken from |
 /// |---|---|
 /// | the share of the rows that a filter keeps | static filters: statistics; a join's dynamic filter: the distinct keys of its build side against those of the scanned column |
 /// | what the kept and the dropped rows cost | the columns to decode, and the operators up to the next join |
+/// | what a test costs | a comparison, a look-up in a join's table, or a bit where `key_filter` puts one in front of it |
 ///
 /// A dynamic filter that is expected to keep nearly all rows is not evaluated in a reader that evaluates others:
 /// looking up each row in a hash table to keep it is work for nothing.
@@ -73,6 +75,7 @@ impl PhysicalRule for ScanFilter {
         let mut rewriter = Rewriter {
             known: Known::of(config),
             filters: DynamicFilters::of(&plan, Known::of(config))?,
+            bits: Prospect::of(&plan, config)?,
             worth_it: 1.0 - min_gain as f64 / 100.0,
             scans: Vec::new(),
         };
@@ -87,6 +90,7 @@ impl PhysicalRule for ScanFilter {
 struct Rewriter<'a> {
     known: Known<'a>,
     filters: DynamicFilters,
+    bits: Prospect<'a>,
     /// The share of its cost that a scan may have left.
     worth_it: f64,
     /// What was done to which scan.
@@ -132,7 +136,10 @@ impl Rewriter<'_> {
         let conjuncts = split_conjunction(&predicate);
         let filters: Vec<Filter> = conjuncts
             .into_iter()
-            .map(|conjunct| Filter::new(conjunct, self.share(conjunct, id, rows, &columns), &columns))
+            .map(|conjunct| {
+                let share = self.share(conjunct, (id, source), (rows, &columns));
+                Filter::new(conjunct, share, &columns)
+            })
             .collect();
         let projected = source.projection().map(ProjectionExprs::column_indices);
         let scan_model = Scan { rows, row, columns: &columns, projected: projected.as_deref() };
@@ -159,13 +166,12 @@ impl Rewriter<'_> {
     fn share(
         &self,
         conjunct: &Arc<dyn PhysicalExpr>,
-        id: ScanId,
-        rows: f64,
-        columns: &[ColumnEstimate],
+        (id, source): (ScanId, &ParquetSource),
+        scanned: (f64, &[ColumnEstimate]),
     ) -> Share {
         if conjunct.expression_id().is_none() {
             let dynamic = conjunct.exists(|expr| Ok(expr.expression_id().is_some())).unwrap_or(true);
-            return if dynamic { Share::Astray } else { Share::Written(selectivity(conjunct, columns)) };
+            return if dynamic { Share::Astray } else { Share::Written(selectivity(conjunct, scanned.1)) };
         }
         // What is evaluated for each row must be right; pruning alone often hides that it is not.
         if self.filters.place(conjunct, Landing::Scan(id)) != Place::Right {
@@ -174,7 +180,12 @@ impl Rewriter<'_> {
         if self.filters.build_keys(conjunct).is_none() {
             return Share::Later;
         }
+        // Of several keys the best one tells: together they would have to be independent.
+        let bits = self.bits.share(conjunct, &self.filters, (id, source), scanned);
+        if let Some(share) = bits.filter(|share| *share <= SPARSE) {
+            return Share::Bits(share);
+        }
         // Of keys of which nothing is known all may be on the build side.
-        Share::Join(self.filters.kept_share(conjunct, (rows, columns), false).unwrap_or(1.0))
+        Share::Join(self.filters.kept_share(conjunct, scanned, false).unwrap_or(1.0))
     }
 }
