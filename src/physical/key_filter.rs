@@ -75,7 +75,7 @@ impl PhysicalRule for KeyFilter {
         let min_rows = SlipstreamOptions::active(config).map_or(0, |options| options.key_filter_min_rows);
         let known = Known::of(config);
         let mut found = Found::default();
-        let (joins, filters) = (joins(&plan)?, DynamicFilters::of(&plan, known)?);
+        let (joins, filters) = (joins(&plan), DynamicFilters::of(&plan, known)?);
         plan.apply(|node| {
             if let Some(scan) = node.downcast_ref::<DataSourceExec>() {
                 found.scan(scan, ScanId::of(node), (&joins, &filters), (known, min_rows as f64));
@@ -94,22 +94,22 @@ impl PhysicalRule for KeyFilter {
 }
 
 /// What the rule will do to a plan, for those that decide before it.
+///
+/// Nothing, where the rule is switched off and where it refuses the plan.
 pub(super) struct Prospect<'a> {
     joins: HashMap<ScanId, Join<'a>>,
-    /// `None` where it will do nothing.
-    min_rows: Option<f64>,
+    min_rows: f64,
 }
 
 impl<'a> Prospect<'a> {
     /// Of `plan`, which must stay as it is meanwhile.
-    ///
-    /// # Errors
-    /// None; those of walks over plans.
-    pub(super) fn of(plan: &'a Plan, config: &ConfigOptions) -> Result<Self> {
-        let options = SlipstreamOptions::active(config).filter(|options| options.key_filter_enabled);
-        let recursive = is_recursive(plan)?;
-        let min_rows = options.filter(|_| !recursive).map(|options| options.key_filter_min_rows as f64);
-        Ok(Self { joins: joins(plan)?, min_rows })
+    pub(super) fn of(plan: &'a Plan, config: &ConfigOptions) -> Result<Option<Self>> {
+        match SlipstreamOptions::active(config).filter(|options| options.key_filter_enabled) {
+            Some(options) if !is_recursive(plan)? => {
+                Ok(Some(Self { joins: joins(plan), min_rows: options.key_filter_min_rows as f64 }))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The share of a scan's rows that pass the test that the rule will put in front of `filter`, if it will: no less than
@@ -121,8 +121,11 @@ impl<'a> Prospect<'a> {
         (id, source): (ScanId, &ParquetSource),
         (rows, columns): (f64, &[ColumnEstimate]),
     ) -> Option<f64> {
+        if rows < self.min_rows {
+            return None;
+        }
         let (_, key) = best_key(filter, (&self.joins, filters), (id, source, columns))?;
-        self.min_rows.is_some_and(|min_rows| rows >= min_rows).then_some(key.share.max(key.kept))
+        Some(key.share.max(key.kept))
     }
 }
 
@@ -138,7 +141,7 @@ fn is_recursive(plan: &Plan) -> Result<bool> {
 }
 
 /// The joins of `plan`, by their addresses.
-fn joins(plan: &Plan) -> Result<HashMap<ScanId, Join<'_>>> {
+fn joins(plan: &Plan) -> HashMap<ScanId, Join<'_>> {
     let mut joins = HashMap::new();
     let mut nodes = vec![plan];
     while let Some(node) = nodes.pop() {
@@ -156,7 +159,7 @@ fn joins(plan: &Plan) -> Result<HashMap<ScanId, Join<'_>>> {
             joins.insert(ScanId::of(node), Join { node: join, source });
         }
     }
-    Ok(joins)
+    joins
 }
 
 /// The input of a node that only moves rows from partition to partition.

@@ -90,7 +90,7 @@ impl PhysicalRule for ScanFilter {
 struct Rewriter<'a> {
     known: Known<'a>,
     filters: DynamicFilters,
-    bits: Prospect<'a>,
+    bits: Option<Prospect<'a>>,
     /// The share of its cost that a scan may have left.
     worth_it: f64,
     /// What was done to which scan.
@@ -181,7 +181,8 @@ impl Rewriter<'_> {
             return Share::Later;
         }
         // Of several keys the best one tells: together they would have to be independent.
-        let bits = self.bits.share(conjunct, &self.filters, (id, source), scanned);
+        let bits =
+            self.bits.as_ref().and_then(|bits| bits.share(conjunct, &self.filters, (id, source), scanned));
         if let Some(share) = bits.filter(|share| *share <= SPARSE) {
             return Share::Bits(share);
         }
