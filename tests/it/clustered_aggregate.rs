@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tempfile::TempDir;
 
-use crate::support::{config, limited_runtime, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, limited_runtime, picture, query, sorted_rows, sql, verdict, with_layer};
 
 /// Every aggregate of the queries: with a filter, distinct, over strings and NULLs, with no argument.
 const AGGREGATES: &str = "count(*), sum(v), min(s), max(s), avg(v), count(DISTINCT v % 3), \
@@ -77,12 +77,6 @@ async fn same_rows(ctx: &SessionContext, text: &str) -> Result<(), TestCaseError
     Ok(())
 }
 
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let plan = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = plan.lines().find_map(|line| line.split_once("clustered_aggregate: "));
-    line.map_or_else(|| plan.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
-}
-
 /// 40 row groups of 50 rows: `per_key` rows a key, so that a key may begin in one row group and end in the next.
 fn rising(per_key: i64) -> Vec<i64> {
     (0..2000).map(|row| row / per_key - 100).collect()
@@ -108,7 +102,7 @@ async fn groups_are_those_of_the_plain_engine() {
             let ctx = session(config().with_batch_size(batch_size), &path).await;
             for (key, _) in &KEYS {
                 let text = format!("SELECT {key}, {AGGREGATES} FROM t GROUP BY {key}");
-                let verdict = verdict(&ctx, &text).await;
+                let verdict = verdict(&ctx, "clustered_aggregate", &text).await;
                 assert!(verdict.starts_with(&format!("applied: by {key} in 40 row groups")), "{verdict}");
                 same_rows(&ctx, &text).await.unwrap();
             }
@@ -143,7 +137,7 @@ async fn what_stands_below_and_above_changes_nothing() {
          JOIN (SELECT k, max(v) AS m FROM t GROUP BY k) b ON a.k = b.k",
         "SELECT k, c FROM (SELECT k, count(*) AS c FROM t GROUP BY k) UNION ALL SELECT dk, 1 FROM d",
     ] {
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "clustered_aggregate", text).await;
         assert!(verdict.starts_with("applied: by "), "{text}: {verdict}");
         same_rows(&ctx, text).await.unwrap();
     }
@@ -178,12 +172,15 @@ async fn a_join_below_that_may_spill_keeps_the_two_steps() {
         sql(&ctx, statement).await.unwrap();
     }
     let text = "SELECT k, count(*), max(text) FROM wide JOIN t ON wk = k GROUP BY k";
-    assert_eq!(verdict(&ctx, text).await, "refused: a join below may spill, and what it spills comes late");
+    assert_eq!(
+        verdict(&ctx, "clustered_aggregate", text).await,
+        "refused: a join below may spill, and what it spills comes late"
+    );
     let rows = query(&ctx, text).await.unwrap();
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 20_000);
 
     let text = "SELECT k, count(*), max(text) FROM small JOIN t ON wk = k GROUP BY k";
-    assert!(verdict(&ctx, text).await.starts_with("applied: by k in 40 row groups"));
+    assert!(verdict(&ctx, "clustered_aggregate", text).await.starts_with("applied: by k in 40 row groups"));
     let plan = picture(&query(&ctx, &format!("EXPLAIN {text}")).await.unwrap());
     assert!(!plan.contains("SpillJoinExec"), "{plan}");
     same_rows(&ctx, text).await.unwrap();
@@ -231,14 +228,14 @@ async fn refusals_say_why() {
             "rows do not arrive",
         ),
     ] {
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "clustered_aggregate", text).await;
         assert!(verdict.starts_with("refused: ") && verdict.contains(reason), "{text}: {verdict}");
         same_rows(&ctx, text).await.unwrap();
     }
     let with = async |setting: &str| {
         let ctx = session(config(), &path).await;
         sql(&ctx, &format!("SET {setting}")).await.unwrap();
-        verdict(&ctx, grouped).await
+        verdict(&ctx, "clustered_aggregate", grouped).await
     };
     let verdict = with("slipstream.clustered_aggregate.min_rows = 2001").await;
     assert_eq!(verdict, "refused: the table has 2000 rows only");

@@ -8,7 +8,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{config, layered, limited_runtime, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, layered, limited_runtime, sorted_rows, sql, verdict, with_layer};
 
 /// Long strings by key, rows that use an eighth of them, and rows to join those with.
 ///
@@ -90,12 +90,6 @@ fn build_bytes(plan: &Arc<dyn ExecutionPlan>) -> usize {
 /// The longest list of buffers of column `index`.
 fn buffers(rows: &[RecordBatch], index: usize) -> usize {
     rows.iter().map(|batch| batch.column(index).as_string_view().data_buffers().len()).max().unwrap()
-}
-
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let explained = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = explained.lines().find_map(|line| line.split_once("compact_views: "));
-    line.map_or_else(|| explained.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
 }
 
 #[tokio::test]
@@ -189,7 +183,7 @@ async fn rows_are_those_of_the_plain_engine() {
 #[tokio::test]
 async fn inputs_without_loose_strings_are_left_alone() {
     let (ctx, _folder) = fixture().await;
-    let applied = verdict(&ctx, TWICE).await;
+    let applied = verdict(&ctx, "compact_views", TWICE).await;
     assert_eq!(applied, "applied: strings compacted for HashJoin");
     let refused = [
         "SELECT text, h FROM note JOIN hit ON n = used",
@@ -201,7 +195,7 @@ async fn inputs_without_loose_strings_are_left_alone() {
          JOIN hit ON used = a.u",
     ];
     for text in refused {
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "compact_views", text).await;
         assert!(verdict.starts_with("refused: no operator that keeps its rows"), "{text}: {verdict}");
         let (plan, _) = run(&ctx, true, text).await;
         assert!(compactors(&plan).is_empty(), "{text}");

@@ -2,7 +2,7 @@
 
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use crate::support::{config, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, picture, query, sorted_rows, sql, verdict, with_layer};
 
 /// 5,000 rows of all the types that conditions are about, each with NULLs.
 const ROWS: &str = "CREATE TABLE t AS SELECT \
@@ -74,12 +74,6 @@ async fn plain_and_layered(ctx: &SessionContext, text: &str) -> (Vec<String>, Ve
     (plain, layered)
 }
 
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let plan = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = plan.lines().find_map(|line| line.split_once("fused_filter: "));
-    line.map_or_else(|| plan.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
-}
-
 #[tokio::test]
 async fn the_same_rows_pass() {
     // Many small batches, so that the order of the conditions changes on the way.
@@ -108,10 +102,10 @@ async fn conditions_on_views_are_compiled() {
         ("a > 3", false),
         ("random() > 0.5 AND a > 3", false),
     ] {
-        let verdict = verdict(&ctx, &format!("SELECT id FROM t WHERE {condition}")).await;
+        let verdict = verdict(&ctx, "fused_filter", &format!("SELECT id FROM t WHERE {condition}")).await;
         assert_eq!(verdict.starts_with("applied: 1 filters"), applied, "{condition}: {verdict}");
     }
-    let verdict = verdict(&ctx, "SELECT count(*) FROM t").await;
+    let verdict = verdict(&ctx, "fused_filter", "SELECT count(*) FROM t").await;
     assert_eq!(verdict, "refused: the plan has no filter");
 }
 

@@ -6,7 +6,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect, execution_plan::reset_pl
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{config, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, picture, query, sorted_rows, sql, verdict, with_layer};
 
 /// `fact` refers to `dim` by keys of several types, some of them NULL, some of them without a partner, one constant; `more`
 /// to `fact`. `dim` has a name by which few of its rows can be chosen.
@@ -27,16 +27,21 @@ const TABLES: [(&str, &str); 3] = [
     ("more", "SELECT v % 9000 AS mid, v % 30 AS kind, v AS amount FROM generate_series(1, 20000) t(v)"),
 ];
 
+/// The rows of `select` as the table `name`, in a file of `folder` that is written once.
+async fn table(ctx: &SessionContext, folder: &TempDir, name: &str, select: &str) {
+    let path = folder.path().join(format!("{name}.parquet"));
+    let text = path.to_str().unwrap();
+    if !path.exists() {
+        sql(ctx, &format!("COPY ({select}) TO '{text}' STORED AS PARQUET")).await.unwrap();
+    }
+    ctx.register_parquet(name, text, ParquetReadOptions::default()).await.unwrap();
+}
+
 async fn session(config: SessionConfig, folder: &TempDir) -> SessionContext {
     let config = config.set_usize("datafusion.optimizer.repartition_file_min_size", 1);
     let (ctx, _) = with_layer(SessionContext::new_with_config(config));
     for (name, select) in TABLES {
-        let path = folder.path().join(format!("{name}.parquet"));
-        let path = path.to_str().unwrap();
-        if !std::path::Path::new(path).exists() {
-            sql(&ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
-        }
-        ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
+        table(&ctx, folder, name, select).await;
     }
     sql(&ctx, "SET slipstream.key_filter.min_rows = 0").await.unwrap();
     // Else the readers of these small files filter.
@@ -148,11 +153,9 @@ async fn a_reader_that_filters_tests_keys_itself() {
 /// What `scan_filter` says of a join of 60,000 rows with those of 2,000 keys, `step` apart, that `chosen` keeps.
 async fn scan_filter_of(ctx: &SessionContext, step: usize, chosen: &str) -> String {
     let text = format!(
-        "EXPLAIN SELECT max(a), max(b), max(c) FROM fact{step} JOIN key{step} ON fact{step}.k = key{step}.k WHERE {chosen}"
+        "SELECT max(a), max(b), max(c) FROM fact{step} JOIN key{step} ON fact{step}.k = key{step}.k WHERE {chosen}"
     );
-    let plan = picture(&query(ctx, &text).await.unwrap());
-    let line = plan.lines().find_map(|line| line.split_once("scan_filter: "));
-    line.unwrap_or_else(|| panic!("{plan}")).1.trim_end_matches(['|', ' ']).to_owned()
+    verdict(ctx, "scan_filter", &text).await
 }
 
 #[tokio::test]
@@ -164,21 +167,11 @@ async fn a_reader_gains_where_a_bit_tells_and_not_a_look_up() {
     }
     for step in [1, 8] {
         let values = "v * 7919 % 100003 AS a, v * 7907 % 100003 AS b, v * 7901 % 100003 AS c";
-        for (name, select) in [
-            ("fact", format!("SELECT v % 2000 * {step} AS k, {values} FROM generate_series(1, 60000) t(v)")),
-            (
-                "key",
-                format!(
-                    "SELECT v * {step} AS k, v % 100 AS g, v % 40 AS h FROM generate_series(0, 1999) t(v)"
-                ),
-            ),
-        ] {
-            let path = folder.path().join(format!("{name}{step}.parquet"));
-            let path = path.to_str().unwrap();
-            sql(&ctx, &format!("COPY ({select}) TO '{path}' STORED AS PARQUET")).await.unwrap();
-            let name = format!("{name}{step}");
-            ctx.register_parquet(name, path, ParquetReadOptions::default()).await.unwrap();
-        }
+        let facts = format!("SELECT v % 2000 * {step} AS k, {values} FROM generate_series(1, 60000) t(v)");
+        table(&ctx, &folder, &format!("fact{step}"), &facts).await;
+        let keys =
+            format!("SELECT v * {step} AS k, v % 100 AS g, v % 40 AS h FROM generate_series(0, 1999) t(v)");
+        table(&ctx, &folder, &format!("key{step}"), &keys).await;
     }
     let bits = scan_filter_of(&ctx, 1, "g = 3").await;
     assert!(bits.starts_with("applied: fact1.parquet keeps about 1.00 %"), "{bits}");
@@ -196,18 +189,8 @@ async fn a_filter_that_keeps_most_rows_is_left_out() {
     // Statistics say that few values of `one` are met; all rows have the one that is.
     let config = config().with_batch_size(64).with_target_partitions(1);
     let ctx = session(config, &folder).await;
-    let path = folder.path().join("skewed.parquet");
-    let path = path.to_str().unwrap();
-    sql(
-        &ctx,
-        &format!(
-            "COPY (SELECT CASE v WHEN 1 THEN 1000 ELSE 5 END AS k, v FROM generate_series(1, 20000) t(v)) \
-             TO '{path}' STORED AS PARQUET"
-        ),
-    )
-    .await
-    .unwrap();
-    ctx.register_parquet("skewed", path, ParquetReadOptions::default()).await.unwrap();
+    let skewed = "SELECT CASE v WHEN 1 THEN 1000 ELSE 5 END AS k, v FROM generate_series(1, 20000) t(v)";
+    table(&ctx, &folder, "skewed", skewed).await;
     let text = "SELECT count(*), sum(v) FROM skewed JOIN dim ON k = dk WHERE dk < 9";
     let line = analyzed(&ctx, "k", text).await;
     // Eight batches are tested, then 120 are not.
@@ -221,11 +204,7 @@ async fn a_filter_that_keeps_most_rows_is_left_out() {
 async fn refusals_say_why() {
     let folder = TempDir::new().unwrap();
     let ctx = session(config(), &folder).await;
-    let verdict = async |text: &str| {
-        let plan = picture(&query(&ctx, &format!("EXPLAIN {text}")).await.unwrap());
-        let line = plan.lines().find_map(|line| line.split_once("key_filter: "));
-        line.unwrap_or_else(|| panic!("{plan}")).1.trim_end_matches(['|', ' ']).to_owned()
-    };
+    let verdict = async |text: &str| verdict(&ctx, "key_filter", text).await;
     let none = "refused: no scan has a join that is expected to drop half of its rows";
     assert_eq!(verdict("SELECT count(*) FROM fact").await, none);
     assert_eq!(verdict("SELECT count(*) FROM fact JOIN dim ON fk = dk").await, none, "most keys are kept");

@@ -5,7 +5,7 @@ use datafusion::physical_plan::collect;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{layered, picture, query, sql};
+use crate::support::{layered, picture, query, sql, verdict};
 
 /// 30,000 rows in three files of five row groups each, with pages of 500 rows; `id` is unique and in no order.
 const WIDE: &str = "SELECT v * 7919 % 30011 AS id, \
@@ -37,12 +37,6 @@ async fn fixture() -> (SessionContext, TempDir) {
     ctx.register_parquet("wide", path, ParquetReadOptions::default()).await.unwrap();
     sql(&ctx, "SET slipstream.late_materialization.min_gain_percent = 0").await.unwrap();
     (ctx, folder)
-}
-
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let explained = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = explained.lines().find_map(|line| line.split_once("late_materialization: "));
-    line.map_or_else(|| explained.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
 }
 
 /// Queries whose order is total, so that their rows are too.
@@ -87,7 +81,7 @@ async fn rows_and_their_order_are_those_of_the_plain_engine() {
             };
             sql(&ctx, "SET slipstream.enabled = true").await.unwrap();
             assert_eq!(picture(&query(&ctx, text).await.unwrap()), expected, "{text}");
-            applied += usize::from(verdict(&ctx, text).await.starts_with("applied"));
+            applied += usize::from(verdict(&ctx, "late_materialization", text).await.starts_with("applied"));
         }
         assert!(applied >= 15, "only {applied} of {} queries were read late", QUERIES.len());
     }
@@ -102,7 +96,7 @@ async fn the_narrow_scan_gets_the_sorts_filter() {
     assert!(explained.contains("LateFetchExec: columns=[id, grp, text,"), "{explained}");
     assert!(scan.contains("flag") && scan.contains("DynamicFilter"), "{explained}");
     assert!(!scan.contains("text") && scan.contains("__slipstream_row"), "{explained}");
-    let verdict = verdict(&ctx, text).await;
+    let verdict = verdict(&ctx, "late_materialization", text).await;
     assert!(verdict.starts_with("applied: 9 of 12 columns are read of 20 rows, "), "{verdict}");
 }
 
@@ -137,11 +131,12 @@ async fn what_cannot_be_read_late_is_refused() {
         ),
     ];
     for (text, reason) in refused {
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "late_materialization", text).await;
         assert!(verdict.starts_with("refused: ") && verdict.contains(reason), "{text}: {verdict}");
     }
     sql(&ctx, "SET slipstream.late_materialization.min_gain_percent = DEFAULT").await.unwrap();
-    let verdict = verdict(&ctx, "SELECT id, flag FROM wide ORDER BY id LIMIT 20").await;
+    let verdict =
+        verdict(&ctx, "late_materialization", "SELECT id, flag FROM wide ORDER BY id LIMIT 20").await;
     assert!(verdict.starts_with("refused: 1 of 2 columns could be read after the sort, at"), "{verdict}");
 }
 
@@ -151,7 +146,7 @@ async fn files_of_unknown_length_are_read_once() {
     sql(&ctx, "SET datafusion.execution.collect_statistics = false").await.unwrap();
     let path = folder.path().to_str().unwrap();
     ctx.register_parquet("unknown", path, ParquetReadOptions::default()).await.unwrap();
-    let verdict = verdict(&ctx, "SELECT * FROM unknown ORDER BY id LIMIT 5").await;
+    let verdict = verdict(&ctx, "late_materialization", "SELECT * FROM unknown ORDER BY id LIMIT 5").await;
     assert!(verdict.starts_with("refused: the "), "{verdict}");
 }
 
@@ -192,7 +187,7 @@ async fn partition_columns_come_with_their_rows() {
         let expected = picture(&sql(&ctx, text).await.unwrap());
         sql(&ctx, "SET slipstream.enabled = true").await.unwrap();
         assert_eq!(picture(&query(&ctx, text).await.unwrap()), expected, "{text}");
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "late_materialization", text).await;
         assert!(verdict.starts_with("applied"), "{verdict}");
     }
 }
@@ -212,7 +207,7 @@ async fn row_numbers_are_right_in_every_part_of_a_scan() {
             let rows = query(&ctx, &text).await.unwrap();
             assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1000);
             assert_eq!(picture(&rows), picture(&expected), "{partitions} partitions: {text}");
-            let verdict = verdict(&ctx, &text).await;
+            let verdict = verdict(&ctx, "late_materialization", &text).await;
             assert!(verdict.starts_with("applied"), "{verdict}");
         }
     }

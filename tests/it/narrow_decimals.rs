@@ -6,7 +6,7 @@ use datafusion::arrow::array::{ArrayRef, Decimal128Array, RecordBatch};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionContext, col};
 
-use crate::support::{config, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, picture, query, sorted_rows, sql, verdict, with_layer};
 
 /// 10,000 rows of all widths of decimals; some are NULL, some negative, and `big` needs more than 64 bits.
 const ROWS: &str = "CREATE TABLE t AS SELECT \
@@ -53,12 +53,6 @@ async fn session() -> SessionContext {
     ctx
 }
 
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let plan = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = plan.lines().find_map(|line| line.split_once("narrow_decimals: "));
-    line.map_or_else(|| plan.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
-}
-
 /// The rows, or the error, with the rule and without the layer.
 async fn both(ctx: &SessionContext, text: &str) -> [Result<Vec<String>, String>; 2] {
     let mut found = vec![];
@@ -78,7 +72,7 @@ async fn the_same_values() {
         let [layered, plain] = both(&ctx, text).await;
         assert_eq!(layered, plain, "{text}");
         assert!(plain.is_ok(), "{text}: {plain:?}");
-        let verdict = verdict(&ctx, text).await;
+        let verdict = verdict(&ctx, "narrow_decimals", text).await;
         assert_eq!(verdict.starts_with("applied: "), *applies, "{text}: {verdict}");
     }
 }
@@ -94,7 +88,7 @@ async fn an_overflow_is_the_same_error() {
         let [layered, plain] = both(&ctx, text).await;
         assert!(plain.as_ref().is_err_and(|error| error.contains("verflow")), "{text}");
         assert_eq!(layered, plain, "{text}");
-        assert!(verdict(&ctx, text).await.starts_with("applied: "), "{text}");
+        assert!(verdict(&ctx, "narrow_decimals", text).await.starts_with("applied: "), "{text}");
     }
 }
 
@@ -137,9 +131,9 @@ async fn what_is_known_of_a_product_is_kept() {
         let plan = picture(&query(&ctx, &format!("EXPLAIN {text}")).await.unwrap());
         assert!(!plan.contains("SortExec"), "{plan}");
         assert_eq!(
-            verdict(&ctx, text).await,
+            verdict(&ctx, "narrow_decimals", text).await,
             "refused: the products of decimals are known to be ordered or constant"
         );
     }
-    assert!(verdict(&ctx, "SELECT a * (b + 1) FROM o").await.starts_with("applied: "));
+    assert!(verdict(&ctx, "narrow_decimals", "SELECT a * (b + 1) FROM o").await.starts_with("applied: "));
 }

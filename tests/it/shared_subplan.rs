@@ -7,7 +7,7 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{config, limited_runtime, picture, query, sorted_rows, sql, with_layer};
+use crate::support::{config, limited_runtime, picture, query, sorted_rows, sql, verdict, with_layer};
 
 /// Facts in two files, a dimension, and a table of few keys.
 const TABLES: [(&str, &str); 3] = [
@@ -41,12 +41,6 @@ async fn plan(ctx: &SessionContext, text: &str) -> Arc<dyn ExecutionPlan> {
 /// How many consumers of shared subplans the plan has.
 async fn consumers(ctx: &SessionContext, text: &str) -> usize {
     displayable(plan(ctx, text).await.as_ref()).indent(false).to_string().matches("SharedSubplanExec").count()
-}
-
-async fn verdict(ctx: &SessionContext, text: &str) -> String {
-    let plan = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = plan.lines().find_map(|line| line.split_once("shared_subplan: "));
-    line.map_or_else(|| plan.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
 }
 
 async fn rows(ctx: &SessionContext, text: &str) -> Vec<String> {
@@ -223,7 +217,7 @@ const NOT_SHARED: [&str; 11] = [
 async fn what_is_not_the_same_is_not_shared() {
     let (ctx, _folder) = fixture(Arc::default()).await;
     for text in NOT_SHARED {
-        let reported = verdict(&ctx, text).await;
+        let reported = verdict(&ctx, "shared_subplan", text).await;
         assert_eq!(consumers(&ctx, text).await, 0, "{text}: {reported}");
         assert!(reported.starts_with("refused: "), "{text}: {reported}");
         if !text.contains("LIMIT") {
@@ -239,10 +233,10 @@ async fn what_is_not_the_same_is_not_shared() {
 async fn the_rule_can_be_switched_off_and_says_what_it_did() {
     let (ctx, _folder) = fixture(Arc::default()).await;
     let text = SHARED[0].0;
-    let reported = verdict(&ctx, text).await;
+    let reported = verdict(&ctx, "shared_subplan", text).await;
     assert!(reported.starts_with("applied: AggregateExec runs once for 2 consumers, 5"), "{reported}");
-    assert!(verdict(&ctx, NOT_SHARED[0]).await.contains("no subplan occurs twice"));
-    assert!(verdict(&ctx, NOT_SHARED[6]).await.contains("cheaper to run twice"));
+    assert!(verdict(&ctx, "shared_subplan", NOT_SHARED[0]).await.contains("no subplan occurs twice"));
+    assert!(verdict(&ctx, "shared_subplan", NOT_SHARED[6]).await.contains("cheaper to run twice"));
     let explained = picture(&query(&ctx, &format!("EXPLAIN FORMAT INDENT {text}")).await.unwrap());
     assert_eq!(explained.matches("SharedSubplanExec: id=1, consumer=1 of 2").count(), 1, "{explained}");
     assert_eq!(explained.matches("SharedSubplanExec: id=1, consumer=2 of 2").count(), 1, "{explained}");
@@ -252,10 +246,10 @@ async fn the_rule_can_be_switched_off_and_says_what_it_did() {
         1
     );
     sql(&ctx, "SET slipstream.shared_subplan.min_gain_percent = 60").await.unwrap();
-    assert!(verdict(&ctx, text).await.contains("cheaper to run twice"));
+    assert!(verdict(&ctx, "shared_subplan", text).await.contains("cheaper to run twice"));
     sql(&ctx, "SET slipstream.shared_subplan.enabled = false").await.unwrap();
     assert_eq!(consumers(&ctx, text).await, 0);
-    assert!(verdict(&ctx, text).await.contains("switched off"));
+    assert!(verdict(&ctx, "shared_subplan", text).await.contains("switched off"));
 }
 
 /// The join's filter is on one copy of the aggregate only.
@@ -271,14 +265,14 @@ async fn a_filter_that_only_one_copy_has_is_taken_off_where_it_keeps_most_rows()
         )
     };
     let most = with("brand >= 0");
-    let reported = verdict(&ctx, &most).await;
+    let reported = verdict(&ctx, "shared_subplan", &most).await;
     assert!(reported.contains("without the dynamic filters of one"), "{reported}");
     assert_eq!(rows(&ctx, &most).await, plain_rows(&ctx, &most).await);
     // The subquery runs first. With its filter it would give too little to the query around it.
     let text = "WITH r AS (SELECT item AS k, sum(amount) AS total, max(shop) AS m FROM sale GROUP BY item) \
                 SELECT sum(total), (SELECT sum(total) + max(m) FROM item JOIN r ON i = k WHERE brand >= 4) FROM r";
     sql(&ctx, "SET datafusion.execution.parquet.pushdown_filters = true").await.unwrap();
-    let reported = verdict(&ctx, text).await;
+    let reported = verdict(&ctx, "shared_subplan", text).await;
     assert!(reported.contains("without the dynamic filters of one"), "{reported}");
     let plan = displayable(plan(&ctx, text).await.as_ref()).indent(false).to_string();
     let scan = plan.lines().find(|line| line.contains("sale.parquet")).unwrap();
@@ -286,7 +280,7 @@ async fn a_filter_that_only_one_copy_has_is_taken_off_where_it_keeps_most_rows()
     assert_eq!(rows(&ctx, text).await, plain_rows(&ctx, text).await);
     sql(&ctx, "SET datafusion.execution.parquet.pushdown_filters = false").await.unwrap();
     let few = with("name = 'item 70'");
-    let reported = verdict(&ctx, &few).await;
+    let reported = verdict(&ctx, "shared_subplan", &few).await;
     assert!(reported.contains("cheaper to run twice"), "{reported}");
     assert_eq!(rows(&ctx, &few).await, plain_rows(&ctx, &few).await);
 }
@@ -326,7 +320,12 @@ async fn tables_in_memory_and_without_statistics() {
         [("kept", "kept", 2), ("kept", "other", 0), ("sale_csv", "sale_csv", 2), ("sale", "sale_csv", 0)]
     {
         let text = twice(a, b);
-        assert_eq!(consumers(&ctx, &text).await, expected, "{a} {b}: {}", verdict(&ctx, &text).await);
+        assert_eq!(
+            consumers(&ctx, &text).await,
+            expected,
+            "{a} {b}: {}",
+            verdict(&ctx, "shared_subplan", &text).await
+        );
         assert_eq!(rows(&ctx, &text).await, plain_rows(&ctx, &text).await, "{a} {b}");
     }
 }

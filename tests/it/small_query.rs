@@ -6,7 +6,7 @@ use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{layered, picture, query, sql};
+use crate::support::{layered, picture, query, sql, verdict};
 
 /// A table of 600 rows with a key, one in memory with few values of a text, and one of four files.
 async fn tables() -> (SessionContext, TempDir) {
@@ -40,13 +40,6 @@ async fn tables() -> (SessionContext, TempDir) {
 
 async fn explained(ctx: &SessionContext, text: &str) -> String {
     picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap())
-}
-
-/// What `rule` said of `text`.
-async fn said(ctx: &SessionContext, rule: &str, text: &str) -> String {
-    let explained = explained(ctx, text).await;
-    let line = explained.lines().find_map(|line| line.split_once(&format!("{rule}: ")));
-    line.map_or_else(|| explained.clone(), |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
 }
 
 #[tokio::test]
@@ -112,6 +105,6 @@ async fn what_is_not_certain_to_be_small_is_planned_as_usual() {
         ),
         ("SELECT unnest([k, g]) FROM few", "it has a UnnestExec"),
     ] {
-        assert_eq!(said(&ctx, "small_query", text).await, format!("refused: {why}"), "{text}");
+        assert_eq!(verdict(&ctx, "small_query", text).await, format!("refused: {why}"), "{text}");
     }
 }

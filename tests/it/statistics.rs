@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tempfile::TempDir;
 
 use crate::support::{
-    config, layered, limited_runtime, picture, query, single, sorted_rows, sql, with_layer,
+    config, layered, limited_runtime, picture, query, single, sorted_rows, sql, verdict, with_layer,
 };
 
 /// A fact table and two dimensions. Nine of ten items have brand 7, although brands go up to 999.
@@ -49,13 +49,6 @@ async fn analyze_star(ctx: &SessionContext) {
     for (name, _) in TABLES {
         query(ctx, &format!("ANALYZE TABLE {name}")).await.unwrap();
     }
-}
-
-/// What EXPLAIN says of `rule`; empty where it says nothing.
-async fn said(ctx: &SessionContext, rule: &str, text: &str) -> String {
-    let picture = picture(&query(ctx, &format!("EXPLAIN {text}")).await.unwrap());
-    let line = picture.lines().find_map(|line| line.split_once(&format!("{rule}: ")));
-    line.map_or_else(String::new, |(_, said)| said.trim_end_matches(['|', ' ']).to_owned())
 }
 
 /// The tables in the order in which the plan reads them, build sides first, and a bracket for each join.
@@ -160,15 +153,15 @@ async fn names_are_those_of_sql_and_errors_say_what_is_wrong() {
 async fn csv_tables_can_be_joined_in_order_once_they_are_analyzed() {
     let (ctx, _folder) = star("csv").await;
     let text = "SELECT count(*), sum(amount) FROM sale JOIN shop ON shop = s JOIN item ON item = i WHERE name = 'item 7'";
-    assert!(said(&ctx, "join_order", text).await.contains("does not know how many rows"));
-    assert_eq!(said(&ctx, "statistics", text).await, "");
+    assert!(verdict(&ctx, "join_order", text).await.contains("does not know how many rows"));
+    assert_eq!(verdict(&ctx, "statistics", text).await, "");
     let before = shape(&ctx, text).await;
     let rows = rows_as_plain(&ctx, text).await;
 
     analyze_star(&ctx).await;
-    let verdict = said(&ctx, "join_order", text).await;
-    assert!(verdict.starts_with("applied: 3 relations"), "{verdict}");
-    let used = said(&ctx, "statistics", text).await;
+    let reported = verdict(&ctx, "join_order", text).await;
+    assert!(reported.starts_with("applied: 3 relations"), "{reported}");
+    let used = verdict(&ctx, "statistics", text).await;
     assert_eq!(
         used,
         "applied: of datafusion.public.item, datafusion.public.sale, datafusion.public.shop, from ANALYZE"
@@ -214,7 +207,7 @@ async fn statistics_of_another_version_of_the_data_are_not_used() {
         ctx.register_csv("t", path, CsvReadOptions::default()).await.unwrap();
         let text = "SELECT DISTINCT state FROM slipstream.statistics";
         let state = single(&query(&ctx, text).await.unwrap());
-        let used = !said(&ctx, "statistics", "SELECT a.k FROM t a JOIN t b ON a.k = b.k").await.is_empty();
+        let used = !verdict(&ctx, "statistics", "SELECT a.k FROM t a JOIN t b ON a.k = b.k").await.is_empty();
         assert_eq!(used, state == "current");
         (state, ctx)
     };
@@ -286,13 +279,13 @@ async fn a_finished_query_teaches_the_next_one() {
     let text = "SELECT count(*), sum(amount) FROM sale JOIN shop ON shop = s JOIN item ON item = i \
                 WHERE brand = 7 AND city = 3";
     query(&ctx, text).await.unwrap();
-    assert_eq!(said(&ctx, "feedback", text).await, "", "off unless asked for");
+    assert_eq!(verdict(&ctx, "feedback", text).await, "", "off unless asked for");
     sql(&ctx, "SET slipstream.feedback.enabled = true").await.unwrap();
-    assert!(said(&ctx, "join_order", text).await.contains("does not know how many rows"));
+    assert!(verdict(&ctx, "join_order", text).await.contains("does not know how many rows"));
     let before = shape(&ctx, text).await;
     let rows = rows_as_plain(&ctx, text).await;
     assert_eq!(
-        said(&ctx, "feedback", text).await,
+        verdict(&ctx, "feedback", text).await,
         "applied: row counts that earlier queries observed: 7, 50, 1800, 2000, 20000"
     );
     let after = shape(&ctx, text).await;
@@ -304,10 +297,10 @@ async fn a_finished_query_teaches_the_next_one() {
     query(&ctx, groups).await.unwrap();
     let later = "SELECT count(*) FROM sale JOIN (SELECT DISTINCT brand FROM item WHERE name = 'item 7') ON brand = shop";
     let learned = "applied: row counts that earlier queries observed: 1, 1, 2000, 20000";
-    assert_eq!(said(&ctx, "feedback", later).await, learned);
+    assert_eq!(verdict(&ctx, "feedback", later).await, learned);
     let other = "SELECT count(*) FROM sale JOIN item ON item = i WHERE name = 'item 8'";
     let scans = "applied: row counts that earlier queries observed: 2000, 20000";
-    assert_eq!(said(&ctx, "feedback", other).await, scans);
+    assert_eq!(verdict(&ctx, "feedback", other).await, scans);
 }
 
 #[tokio::test]
@@ -325,22 +318,22 @@ async fn nothing_is_learned_from_rows_that_were_cut_short() {
         "SELECT count(*) FROM (SELECT * FROM shop WHERE city = 99) JOIN sale ON shop = s WHERE amount > 50",
     ] {
         query(&ctx, cut).await.unwrap();
-        assert_eq!(said(&ctx, "feedback", asks).await, "", "{cut}");
+        assert_eq!(verdict(&ctx, "feedback", asks).await, "", "{cut}");
     }
     sql(&ctx, "SET datafusion.execution.batch_size = 100").await.unwrap();
     let mut dropped = ctx.query("SELECT id FROM sale WHERE amount > 50").await.unwrap();
     dropped.next().await.unwrap().unwrap();
     drop(dropped);
-    assert_eq!(said(&ctx, "feedback", asks).await, "", "a dropped stream");
+    assert_eq!(verdict(&ctx, "feedback", asks).await, "", "a dropped stream");
     let failed = "SELECT 1 / (amount - 99) FROM sale WHERE amount > 50";
     query(&ctx, failed).await.unwrap_err();
-    assert_eq!(said(&ctx, "feedback", asks).await, "", "a failed query");
+    assert_eq!(verdict(&ctx, "feedback", asks).await, "", "a failed query");
 
     query(&ctx, "SELECT id FROM sale WHERE amount > 50").await.unwrap();
     let learned = "applied: row counts that earlier queries observed: 9800";
-    assert_eq!(said(&ctx, "feedback", asks).await, learned);
+    assert_eq!(verdict(&ctx, "feedback", asks).await, learned);
     rewrite(&ctx, folder.path()).await;
-    assert_eq!(said(&ctx, "feedback", asks).await, "", "the data is another");
+    assert_eq!(verdict(&ctx, "feedback", asks).await, "", "the data is another");
 }
 
 #[tokio::test]
@@ -352,11 +345,11 @@ async fn nothing_is_learned_from_a_probe_side_that_nobody_read() {
     let unread =
         "SELECT count(*) FROM (SELECT * FROM shop WHERE city = 99) JOIN sale ON shop = s WHERE amount > 50";
     assert_eq!(single(&query(&ctx, unread).await.unwrap()), "0");
-    assert_eq!(said(&ctx, "feedback", asks).await, "");
+    assert_eq!(verdict(&ctx, "feedback", asks).await, "");
     let read = unread.replace("city = 99", "city < 99");
     query(&ctx, &read).await.unwrap();
     let learned = "applied: row counts that earlier queries observed: 9800, 20000";
-    assert_eq!(said(&ctx, "feedback", asks).await, learned);
+    assert_eq!(verdict(&ctx, "feedback", asks).await, learned);
 }
 
 #[tokio::test]

@@ -49,6 +49,13 @@ pub(crate) async fn sql(ctx: &SessionContext, sql: &str) -> Result<Vec<RecordBat
     ctx.sql(sql).await?.collect().await
 }
 
+/// What EXPLAIN says that `rule` did to the query `sql`, or why it refused; nothing where it says nothing of the rule.
+pub(crate) async fn verdict(ctx: &SessionContext, rule: &str, sql: &str) -> String {
+    let explained = picture(&query(ctx, &format!("EXPLAIN {sql}")).await.unwrap());
+    let line = explained.lines().find_map(|line| line.split_once(&format!("{rule}: ")));
+    line.map_or_else(String::new, |(_, verdict)| verdict.trim_end_matches(['|', ' ']).to_owned())
+}
+
 /// The table as text, as a person would see it.
 pub(crate) fn picture(batches: &[RecordBatch]) -> String {
     pretty_format_batches(batches).unwrap().to_string()
