@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::cost::{Flow, collected, partitioned};
 use super::flatten::WrittenJoin;
-use super::graph::{Expr, Graph, Kind, Operator, RelSet, columns_of};
+use super::graph::{Expr, Graph, Kind, Member, Operator, RelSet, columns_of};
 
 /// Relations up to which every order is weighed.
 const EXHAUSTIVE: usize = 12;
@@ -56,13 +56,18 @@ pub(super) struct Trees<'a> {
     best: HashMap<RelSet, Tree>,
     /// For each region column: its width.
     widths: Vec<f64>,
+    /// For each class: the relations that have a member.
+    classes: Vec<RelSet>,
 }
 
 impl<'a> Trees<'a> {
     pub(super) fn new(graph: &'a Graph, partitions: usize) -> Self {
         let columns = graph.relations.iter().flat_map(|relation| &relation.estimate.columns);
         let widths = columns.map(|column| column.bytes).collect();
-        let mut trees = Self { graph, partitions: partitions.max(1) as f64, best: HashMap::new(), widths };
+        let members = |class: &Vec<Member>| class.iter().fold(0, |set, member| set | 1 << member.relation);
+        let classes = graph.classes.iter().map(members).collect();
+        let mut trees =
+            Self { graph, partitions: partitions.max(1) as f64, best: HashMap::new(), widths, classes };
         for relation in 0..graph.relations.len() {
             let tree = trees.leaf(relation);
             trees.best.insert(1 << relation, tree);
@@ -89,9 +94,10 @@ impl<'a> Trees<'a> {
     pub(super) fn written(&mut self, joins: &[WrittenJoin]) -> Option<&Tree> {
         let mut last = 0;
         for WrittenJoin { build, probe, collected } in joins {
-            let tree = self.directed(*build, *probe, Some(*collected))?;
+            let tree = self.joined(*build, *probe)?;
             last = build | probe;
             self.best.insert(last, tree);
+            self.weigh(*build, *probe, Some(*collected));
         }
         self.best.get(&last)
     }
@@ -100,9 +106,15 @@ impl<'a> Trees<'a> {
     ///
     /// Sets are numbers, and a subset is a smaller number than the set: in ascending order all parts of a set have
     /// been dealt with before it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "sets have as many bits as there are relations, a dozen"
+    )]
     fn exhaustive(&mut self) -> bool {
         let all = self.graph.all();
         let mut pairs = 0;
+        // Most sets have no tree, and most of the time goes into asking.
+        let mut found: Vec<bool> = (0..=all).map(RelSet::is_power_of_two).collect();
         for set in 1..=all {
             if set.is_power_of_two() {
                 continue;
@@ -112,12 +124,13 @@ impl<'a> Trees<'a> {
             while left != 0 {
                 // Each pair once; both directions are weighed together.
                 let right = set & !left;
-                if left & lowest != 0 && self.best.contains_key(&left) && self.best.contains_key(&right) {
+                if left & lowest != 0 && found[left as usize] && found[right as usize] {
                     pairs += 1;
                     self.consider(left, right);
                 }
                 left = (left - 1) & set;
             }
+            found[set as usize] = self.best.contains_key(&set);
             if pairs > MAX_PAIRS {
                 return false;
             }
@@ -153,42 +166,38 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Keeps the cheaper of the best tree so far and a join of `left` and `right`.
+    /// Weighs both joins of `left` and `right`, if they may be joined.
     fn consider(&mut self, left: RelSet, right: RelSet) {
-        for (build, probe) in [(left, right), (right, left)] {
-            let Some(tree) = self.directed(build, probe, None) else {
+        let set = left | right;
+        // The rows of a set do not depend on the order in which it was joined.
+        if self.best.contains_key(&set) {
+            if !self.may_join(left, right) {
                 return;
-            };
-            let best = self.best.entry(left | right);
-            best.and_modify(|best| {
-                if tree.cost < best.cost {
-                    *best = tree.clone();
-                }
-            })
-            .or_insert(tree);
+            }
+        } else if let Some(tree) = self.joined(left, right) {
+            self.best.insert(set, tree);
+        } else {
+            return;
         }
+        self.weigh(left, right, None);
+        self.weigh(right, left, None);
     }
 
-    /// The join of `build` and `probe`, `collect`ed or not, or whichever is cheaper.
-    fn directed(&self, build: RelSet, probe: RelSet, collect: Option<bool>) -> Option<Tree> {
-        let set = build | probe;
-        let (b, p) = (self.best.get(&build)?, self.best.get(&probe)?);
-        let (rows, distinct, filled) = match self.best.get(&set) {
-            // The rows of a set do not depend on the order in which it was joined.
-            Some(known) if collect.is_none() => (known.rows, known.distinct.clone(), known.filled.clone()),
-            _ => self.joined(build, probe)?,
-        };
-        if !self.may_join(build, probe) {
-            return None;
-        }
-        let output = Flow { rows, row_bytes: self.needed_bytes(set) };
+    /// Keeps the join of `build` and `probe` where it is cheaper than what their set has, `collect`ed or not, or
+    /// whichever is cheaper.
+    fn weigh(&mut self, build: RelSet, probe: RelSet, collect: Option<bool>) {
         let flow = |tree: &Tree| Flow { rows: tree.rows, row_bytes: tree.row_bytes };
-        let one = collected(flow(b), flow(p), output, self.partitions);
-        let many = partitioned(flow(b), flow(p), output, self.partitions);
+        let side = |set: &RelSet| self.best.get(set).map(|tree| (flow(tree), tree.cost));
+        let (Some((b, b_cost)), Some((p, p_cost))) = (side(&build), side(&probe)) else { return };
+        let Some(tree) = self.best.get_mut(&(build | probe)) else { return };
+        let one = collected(b, p, flow(tree), self.partitions);
+        let many = partitioned(b, p, flow(tree), self.partitions);
         let collected = collect.unwrap_or(one <= many);
-        let cost = b.cost + p.cost + if collected { one } else { many };
-        let join = Some(Join { build, probe, collected });
-        Some(Tree { rows, row_bytes: output.row_bytes, distinct, filled, cost, join })
+        let cost = b_cost + p_cost + if collected { one } else { many };
+        if cost < tree.cost {
+            tree.cost = cost;
+            tree.join = Some(Join { build, probe, collected });
+        }
     }
 
     /// A relation, after the conditions that look at it alone.
@@ -220,9 +229,7 @@ impl<'a> Trees<'a> {
             (Some(operator), None) => operator.fits(graph, right),
             (None, Some(operator)) => operator.fits(graph, left),
             (None, None) => {
-                let class =
-                    |index| graph.member(index, left).is_some() && graph.member(index, right).is_some();
-                (0..graph.classes.len()).any(class)
+                self.classes.iter().any(|members| members & left != 0 && members & right != 0)
                     || graph.conditions.iter().any(|condition| {
                         graph.decides(condition, left, right)
                             && graph.key_of(condition, left, right).is_some()
@@ -231,12 +238,15 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Rows and distinct values of a join.
+    /// What both joins of two sets put out, not weighed yet; `None` where they may not be joined.
     ///
     /// As in System R the side with fewer values of a key has a match for each. Distinct values of a class are those of
     /// its rarest member from then on; `f64::INFINITY` stands for a class that has no member in the set. Rows whose key is
     /// NULL are gone after the join.
-    fn joined(&self, left: RelSet, right: RelSet) -> Option<(f64, Vec<f64>, Vec<f64>)> {
+    fn joined(&self, left: RelSet, right: RelSet) -> Option<Tree> {
+        if !self.may_join(left, right) {
+            return None;
+        }
         let (l, r) = (self.best.get(&left)?, self.best.get(&right)?);
         let graph = self.graph;
         let conditions = graph.conditions.iter().filter(|condition| graph.decides(condition, left, right));
@@ -267,7 +277,9 @@ impl<'a> Trees<'a> {
             let both = l.distinct[class].is_finite() && r.distinct[class].is_finite();
             if both { 1.0 } else { l.filled[class].min(r.filled[class]) }
         });
-        Some((rows, distinct.collect(), filled.collect()))
+        let (distinct, filled) = (distinct.collect(), filled.collect());
+        let row_bytes = self.needed_bytes(left | right);
+        Some(Tree { rows, row_bytes, distinct, filled, cost: f64::INFINITY, join: None })
     }
 
     /// Rows that an operator makes of `kept`, given all rows of its own relation.
