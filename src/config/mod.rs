@@ -3,6 +3,7 @@
 mod cache;
 mod docs;
 mod env;
+mod guards;
 mod process;
 mod resources;
 mod settings;
@@ -28,6 +29,7 @@ use crate::error::{config_error, suggestion};
 /// list equal to the rules that `session::rule_order` splices.
 pub const RULE_NAMES: &[&str] = &[
     "join_order",
+    "outer_join_guard",
     "late_materialization",
     "dynamic_filter_guard",
     "shared_subplan",
@@ -68,6 +70,8 @@ pub struct SlipstreamOptions {
     pub nested_loop_join_guard_enabled: bool,
     /// `slipstream.join_order.min_gain_percent`
     pub join_order_min_gain_percent: usize,
+    /// `slipstream.outer_join_guard.enabled`
+    pub outer_join_guard_enabled: bool,
     /// `slipstream.dynamic_filter_guard.enabled`
     pub dynamic_filter_guard_enabled: bool,
     /// `slipstream.shared_subplan.enabled`
@@ -180,6 +184,7 @@ impl Default for SlipstreamOptions {
             join_order_min_gain_percent: 5,
             memory_guard_enabled: true,
             nested_loop_join_guard_enabled: true,
+            outer_join_guard_enabled: true,
             dynamic_filter_guard_enabled: true,
             shared_subplan_enabled: true,
             shared_subplan_min_gain_percent: 10,

@@ -158,21 +158,6 @@ pub(super) const SPILL_JOIN_ENABLED: Setting = field!(
     )
 );
 
-pub(super) const MEMORY_GUARD_ENABLED: Setting = field!(
-    memory_guard_enabled,
-    bool::to_string,
-    boolean,
-    described(
-        "memory_guard.enabled",
-        "switch",
-        "true or false",
-        "false",
-        "Keeps operators that DataFusion 55.2 does not limit (windows, cross joins, exchanges that spill) within the \
-         limit of the memory pool. Turning it off gives back memory that nobody counts, and exchanges that hang.",
-        "false: these operators run as in the plain engine",
-    )
-);
-
 pub(super) const BATCH_SIZE_ENABLED: Setting = field!(
     batch_size_enabled,
     bool::to_string,

@@ -1,7 +1,7 @@
 //! The list of all settings: the source of `SET`, `SHOW`, the environment and the manual.
 
 use super::values::{boolean, count, rule_names};
-use super::{SlipstreamOptions, cache, resources};
+use super::{SlipstreamOptions, cache, guards, resources};
 
 /// One setting: what it is called, what it means, and how it is read and written.
 #[derive(Debug)]
@@ -402,35 +402,10 @@ pub static SETTINGS: &[Setting] = &[
             "false: joins and sorts keep the buffers that they are given",
         )
     ),
-    field!(
-        dynamic_filter_guard_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "dynamic_filter_guard.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Removes dynamic filters that DataFusion 55.2 has put on another column of the same name, where they drop \
-             rows that the query needs. Turning it off gives those wrong rows back.",
-            "false: dynamic filters stay where the plain engine puts them",
-        )
-    ),
-    resources::MEMORY_GUARD_ENABLED,
-    field!(
-        nested_loop_join_guard_enabled,
-        bool::to_string,
-        boolean,
-        described(
-            "nested_loop_join_guard.enabled",
-            "switch",
-            "true or false",
-            "false",
-            "Keeps nested-loop joins of DataFusion 55.2 from returning wrong rows when they spill: they spill where \
-             that is right and fail with a clear error where it is not. Turning it off gives those wrong rows back.",
-            "false: nested-loop joins spill as in the plain engine, with wrong rows for some join types",
-        )
-    ),
+    guards::OUTER_JOIN_GUARD_ENABLED,
+    guards::DYNAMIC_FILTER_GUARD_ENABLED,
+    guards::MEMORY_GUARD_ENABLED,
+    guards::NESTED_LOOP_JOIN_GUARD_ENABLED,
     field!(
         statistics_enabled,
         bool::to_string,

@@ -18,6 +18,7 @@
 //! | `merge_join_limit` | wrapper | a sort-merge join whose memory counts as spillable |
 //! | `aggregate_limit` | wrapper | an aggregate whose output counts as memory that cannot spill |
 //! | `probe_slices` | wrappers | a nested-loop join that can be cancelled within a batch |
+//! | [`NullSupplyingExec`] | node | hands the null-supplying input of an outer join on, promising less of it |
 //! | `late_fetch` | node | reads the columns of the first rows of an order |
 //! | `shared` | node | runs a subplan once for several places of a plan |
 //! | [`CachedResultExec`], [`DiskResultExec`] | nodes | give a kept answer, from memory and from its file |
@@ -54,6 +55,7 @@ mod merge_join_limit;
 mod monitored;
 mod nested_loop_spill;
 mod no_spill;
+mod null_supplying;
 mod observed;
 mod own_context;
 mod passthrough;
@@ -91,6 +93,7 @@ pub(crate) use merge_join_limit::merge_join_limit;
 pub(crate) use monitored::monitored;
 pub(crate) use nested_loop_spill::nested_loop_spill;
 pub(crate) use no_spill::no_spill;
+pub(crate) use null_supplying::NullSupplyingExec;
 pub(crate) use observed::observed;
 pub(crate) use own_context::outer_context;
 pub(crate) use passthrough::in_its_place;

@@ -26,7 +26,7 @@ use super::estimate::{Known, estimate};
 use super::lineage::ScanId;
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
-use crate::operator::{compact_views, has_views};
+use crate::operator::{NullSupplyingExec, compact_views, has_views};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -199,6 +199,7 @@ fn hands_on(plan: &Plan) -> bool {
     plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<CooperativeExec>()
+        || plan.is::<NullSupplyingExec>()
         || plan.is::<SortExec>()
         || plan.is::<SortPreservingMergeExec>()
         || plan.is::<GlobalLimitExec>()

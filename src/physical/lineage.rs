@@ -23,7 +23,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
-use crate::operator::filter_of;
+use crate::operator::{NullSupplyingExec, filter_of};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -110,6 +110,7 @@ pub(super) fn keeps_all_rows(plan: &dyn ExecutionPlan) -> bool {
     plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<CooperativeExec>()
+        || plan.is::<NullSupplyingExec>()
         || plan.is::<SortExec>()
         || plan.is::<SortPreservingMergeExec>()
 }

@@ -3,6 +3,7 @@
 //! | rule | what it changes | what it looks at |
 //! |---|---|---|
 //! | [`JoinOrder`] | order, build sides and modes of joins | `estimate` |
+//! | [`OuterJoinGuard`] | what is known of outer joins' inputs | equivalence properties |
 //! | [`DynamicFilterGuard`] | takes dynamic filters off scans | `lineage`, `dynamic_filters` |
 //! | [`SharedSubplan`] | equal subtrees | identity of subtrees, `estimate` |
 //! | [`ScanFilter`] | filters inside Parquet readers | `estimate`, `dynamic_filters` |
@@ -39,6 +40,7 @@ mod memory_guard;
 mod narrow_decimals;
 mod nested_loop_join_guard;
 mod operator_metrics;
+mod outer_join_guard;
 mod rule;
 mod scan_filter;
 mod scan_ranges;
@@ -59,6 +61,7 @@ pub(crate) use memory_guard::MemoryGuard;
 pub(crate) use narrow_decimals::NarrowDecimals;
 pub(crate) use nested_loop_join_guard::NestedLoopJoinGuard;
 pub(crate) use operator_metrics::OperatorMetrics;
+pub(crate) use outer_join_guard::OuterJoinGuard;
 pub(crate) use rule::{PhysicalRule, Rewrite};
 pub(crate) use scan_filter::ScanFilter;
 pub(crate) use scan_ranges::ScanRanges;

@@ -26,6 +26,7 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use super::estimate::{Known, estimate_leaf};
+use crate::operator::NullSupplyingExec;
 
 /// Rows that are handled in the time of one call of a function, and of one comparison with a pattern.
 const CALL: f64 = 8.0;
@@ -212,6 +213,7 @@ fn through(node: &dyn ExecutionPlan, input: Output) -> Option<Output> {
     }
     let keeps = node.is::<SortExec>()
         || node.is::<CoalescePartitionsExec>()
+        || node.is::<NullSupplyingExec>()
         || node.is::<GlobalLimitExec>()
         || node.is::<LocalLimitExec>();
     keeps.then_some(input)

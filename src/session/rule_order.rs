@@ -8,8 +8,8 @@ use super::layer_rule::LayerRule;
 use crate::clock::Clock;
 use crate::physical::{
     BatchSize, ClusteredAggregate, CompactViews, DynamicFilterGuard, FusedFilter, JoinOrder, KeyFilter,
-    LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, OperatorMetrics, PhysicalRule,
-    ScanFilter, ScanRanges, SharedSubplan, SpillJoin,
+    LateMaterialization, MemoryGuard, NarrowDecimals, NestedLoopJoinGuard, OperatorMetrics, OuterJoinGuard,
+    PhysicalRule, ScanFilter, ScanRanges, SharedSubplan, SpillJoin,
 };
 
 /// A physical rule as a session has it.
@@ -26,6 +26,7 @@ struct Splice {
 /// | rule | stands before | why there |
 /// |---|---|---|
 /// | `join_order` | `LimitedDistinctAggregation` | behind DataFusion's `join_selection`, whose build sides and modes it replaces, and before exchanges and sorts are put in |
+/// | `outer_join_guard` | `LimitedDistinctAggregation` | behind `join_order`, which gives joins their inputs, and before anything asks whether rows are sorted |
 /// | `late_materialization` | `PushdownSort` | sorts, their limits and exchanges are in place, and the narrow scan is still to get the sort's order and dynamic filter |
 /// | `dynamic_filter_guard` | `SanityCheckPlan` | dynamic filters have reached their scans by then |
 /// | `shared_subplan` | `SanityCheckPlan` | behind every rule that changes or pushes something into one copy and not into another, and before `scan_filter`, which decides copy by copy |
@@ -43,6 +44,7 @@ struct Splice {
 /// | `operator_metrics` | `SanityCheckPlan` | all operators are in place, and what wrappers hold for a node is counted with it |
 const ORDER: &[Splice] = &[
     Splice { rule: || Arc::new(JoinOrder), before: "LimitedDistinctAggregation" },
+    Splice { rule: || Arc::new(OuterJoinGuard), before: "LimitedDistinctAggregation" },
     Splice { rule: || Arc::new(LateMaterialization), before: "PushdownSort" },
     Splice { rule: || Arc::new(DynamicFilterGuard), before: CHECKER },
     Splice { rule: || Arc::new(SharedSubplan), before: CHECKER },

@@ -21,6 +21,7 @@ mod narrow_decimals;
 mod nested_loop_join;
 mod operator_metrics;
 mod operators_within_limit;
+mod outer_join_guard;
 mod plan_cache;
 mod plans;
 mod random;

@@ -127,7 +127,7 @@ fn hands_on(node: &dyn ExecutionPlan) -> bool {
         || node.is::<AnalyzeExec>()
         || node.is::<ExplainExec>()
         // Nodes of the layer that only their own module names.
-        || matches!(node.name(), "CompactViewsExec" | "LateFetchExec")
+        || matches!(node.name(), "CompactViewsExec" | "LateFetchExec" | "NullSupplyingExec")
 }
 
 /// A sink that registers memory: that of Parquet files, which keeps encoded columns.

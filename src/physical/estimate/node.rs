@@ -28,7 +28,7 @@ use super::column::ColumnEstimate;
 use super::key::KeyValues;
 use super::known::Known;
 use super::selectivity::selectivity;
-use crate::operator::{SharedSubplanExec, filter_of};
+use crate::operator::{NullSupplyingExec, SharedSubplanExec, filter_of};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -88,6 +88,7 @@ fn keeps_rows(node: &dyn ExecutionPlan) -> bool {
         || node.is::<SortPreservingMergeExec>()
         || node.is::<RepartitionExec>()
         || node.is::<CoalescePartitionsExec>()
+        || node.is::<NullSupplyingExec>()
         || node.is::<GlobalLimitExec>()
         || node.is::<LocalLimitExec>()
 }

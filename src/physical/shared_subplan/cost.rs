@@ -31,7 +31,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 
-use crate::operator::SharedSubplanExec;
+use crate::operator::{NullSupplyingExec, SharedSubplanExec};
 use crate::physical::estimate::{Estimate, Known, estimate};
 use crate::physical::lineage::column_index;
 
@@ -96,7 +96,7 @@ fn own_work(plan: &Plan, known: Known<'_>) -> Option<f64> {
         input * COMPARE * input.max(2.0).log2()
     } else if plan.is::<SortPreservingMergeExec>() {
         input * EXCHANGE_ROW
-    } else if plan.is::<CoalescePartitionsExec>() {
+    } else if plan.is::<CoalescePartitionsExec>() || plan.is::<NullSupplyingExec>() {
         0.0
     } else {
         input * ROW
@@ -126,6 +126,7 @@ pub(super) fn reduces(plan: &Plan) -> bool {
         || plan.is::<FilterExec>()
         || plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<NullSupplyingExec>()
         || plan.is::<SortExec>()
         || plan.is::<SortPreservingMergeExec>();
     passes && plan.children().first().is_some_and(|input| reduces(input))
@@ -140,5 +141,5 @@ pub(super) fn is_thin(plan: &Plan) -> bool {
     if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
         return matches!(exchange.partitioning(), Partitioning::RoundRobinBatch(_));
     }
-    plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>()
+    plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<NullSupplyingExec>()
 }

@@ -34,6 +34,7 @@ use super::aggregated::covered_aggregate;
 use super::expr::{Conjuncts, Places, all_same, produced, same, same_order};
 use super::joined::covered_join;
 use super::source;
+use crate::operator::NullSupplyingExec;
 use crate::physical::lineage::ScanId;
 
 type Plan = Arc<dyn ExecutionPlan>;
@@ -196,7 +197,10 @@ fn covered(wide: &Plan, narrow: &Plan, mut below: Vec<Vec<usize>>) -> Option<Vec
     } else if let (Some(wide), Some(narrow)) = both!(GlobalLimitExec) {
         wide.skip() == narrow.skip()
     } else {
-        wide.is::<CoalescePartitionsExec>() || wide.is::<LocalLimitExec>() || wide.is::<CooperativeExec>()
+        wide.is::<CoalescePartitionsExec>()
+            || wide.is::<LocalLimitExec>()
+            || wide.is::<CooperativeExec>()
+            || wide.is::<NullSupplyingExec>()
     };
     same.then_some(input)
 }
