@@ -167,12 +167,12 @@ async fn queries_side_by_side_finish_under_one_limit() {
     let queries = (0..3).map(|_| {
         let ctx = ctx.clone();
         async move {
-            query(&ctx, &sorting(100_000)).await.map(|rows| rows.iter().map(RecordBatch::num_rows).sum())
+            query(&ctx, &sorting(300_000)).await.map(|rows| rows.iter().map(RecordBatch::num_rows).sum())
         }
     });
     let all = timeout(Duration::from_secs(120), futures::future::join_all(queries)).await.unwrap();
     for rows in all {
-        assert_eq!(rows.map_err(|error: DataFusionError| error.strip_backtrace()), Ok(100_000_usize));
+        assert_eq!(rows.map_err(|error: DataFusionError| error.strip_backtrace()), Ok(300_000_usize));
     }
     let records = slipstream.query_log().queries();
     assert!(records.iter().any(|record| record.spilled_bytes > 0 && record.refused_grows > 0), "{records:?}");

@@ -106,11 +106,11 @@ async fn peaks_of_operators_add_up_to_that_of_the_query() {
 async fn the_peak_is_that_of_the_operator_and_not_of_its_inputs() {
     let folder = TempDir::new().unwrap();
     let (ctx, _) = limited(1 << 30, &folder);
-    // The sort below keeps 100,000 rows; the merge, the limit and the small sort above do not.
+    // The sort below keeps 400,000 rows; the merge, the limit and the small sort above do not.
     let operators = executed(
         &ctx,
         "SELECT k, n FROM (SELECT r % 3 AS k, count(*) AS n FROM \
-         (SELECT i, row_number() OVER (ORDER BY i DESC) AS r FROM generate_series(1, 100000) t(i)) GROUP BY 1) ORDER BY n",
+         (SELECT i, row_number() OVER (ORDER BY i DESC) AS r FROM generate_series(1, 400000) t(i)) GROUP BY 1) ORDER BY n",
     )
     .await;
     let sorts: Vec<usize> = operators

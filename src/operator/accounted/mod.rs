@@ -11,6 +11,7 @@
 mod files;
 mod kind;
 mod pool;
+mod sort;
 mod usage;
 
 use std::any::Any;
@@ -26,6 +27,7 @@ pub(crate) use self::kind::ContextUse;
 
 use self::files::counted;
 use self::pool::{around, counting};
+use self::sort::OneColumnSorts;
 use self::usage::Usage;
 use super::context::{Derived, derived, derived_without_functions, holding};
 use super::own_context::below_outer_context;
@@ -56,11 +58,12 @@ impl Accounted {
         Self { usage: Arc::default(), functions, contexts: Derived::default() }
     }
 
-    fn derive(&self, given: &TaskContext) -> Result<Arc<TaskContext>> {
+    fn derive(&self, node: &dyn ExecutionPlan, given: &TaskContext) -> Result<Arc<TaskContext>> {
         let (pool, disk) = around(given);
         let disk_manager = counted(&disk, &self.usage)?;
         let disks = (disk, Arc::clone(&disk_manager));
-        let memory_pool = counting(&pool, &self.usage, disks);
+        let sorts = OneColumnSorts::of(node, &given.session_config().options().execution);
+        let memory_pool = counting(&pool, &self.usage, disks, sorts);
         let runtime = RuntimeEnv { memory_pool, disk_manager, ..given.runtime_env().as_ref().clone() };
         let derive = if self.functions { derived } else { derived_without_functions };
         Ok(derive(given, given.session_config().clone(), Arc::new(runtime)))
@@ -74,7 +77,8 @@ impl Wrap for Accounted {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let own = self.contexts.get_or_derive(&context, |_| true, |given| self.derive(given))?;
+        let own =
+            self.contexts.get_or_derive(&context, |_| true, |given| self.derive(inner.as_ref(), given))?;
         let rows = inner.execute(partition, Arc::clone(&own))?;
         // A full copy is dear.
         Ok(if self.functions { holding(rows, own) } else { rows })

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::DiskManager;
-use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 
+use super::sort::OneColumnSorts;
 use super::usage::Usage;
 use crate::operator::pool_view::{PoolView, View};
 
@@ -19,6 +20,8 @@ pub(super) struct Counted {
     usage: Arc<Usage>,
     /// The disk manager that the operator was given, and the one that its context has instead.
     disks: (Arc<DiskManager>, Arc<DiskManager>),
+    /// The operator's sorts, if they ask for more than they hold.
+    sorts: Option<OneColumnSorts>,
 }
 
 /// A view of `inner` that counts for `usage`. `disks` are the disk manager around the operator and its own.
@@ -26,8 +29,9 @@ pub(super) fn counting(
     inner: &Arc<dyn MemoryPool>,
     usage: &Arc<Usage>,
     disks: (Arc<DiskManager>, Arc<DiskManager>),
+    sorts: Option<OneColumnSorts>,
 ) -> Arc<dyn MemoryPool> {
-    PoolView::of(inner, Counted { usage: Arc::clone(usage), disks })
+    PoolView::of(inner, Counted { usage: Arc::clone(usage), disks, sorts })
 }
 
 /// The memory pool and the disk manager around the operator that `context` was derived for; those of `context` where it
@@ -49,14 +53,33 @@ pub(super) fn around(context: &TaskContext) -> (Arc<dyn MemoryPool>, Arc<DiskMan
 }
 
 impl View for Counted {
+    fn register(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
+        if !self.sorts.as_ref().is_some_and(|sorts| sorts.register(pool, consumer)) {
+            pool.register(consumer);
+        }
+    }
+
+    fn unregister(&self, pool: &Arc<dyn MemoryPool>, consumer: &MemoryConsumer) {
+        let sorts = self.sorts.as_ref();
+        if sorts.and_then(|sorts| sorts.unregister(consumer, &self.usage)).is_none() {
+            pool.unregister(consumer);
+        }
+    }
+
     fn grow(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, additional: usize) {
-        pool.grow(reservation, additional);
-        self.usage.grown(additional);
+        let sorts = self.sorts.as_ref();
+        if sorts.and_then(|sorts| sorts.grow(reservation, additional, &self.usage)).is_none() {
+            pool.grow(reservation, additional);
+            self.usage.grown(additional);
+        }
     }
 
     fn shrink(&self, pool: &Arc<dyn MemoryPool>, reservation: &MemoryReservation, shrink: usize) {
-        self.usage.shrunk(shrink);
-        pool.shrink(reservation, shrink);
+        let sorts = self.sorts.as_ref();
+        if sorts.and_then(|sorts| sorts.shrink(reservation, shrink, &self.usage)).is_none() {
+            self.usage.shrunk(shrink);
+            pool.shrink(reservation, shrink);
+        }
     }
 
     fn try_grow(
@@ -65,6 +88,10 @@ impl View for Counted {
         reservation: &MemoryReservation,
         additional: usize,
     ) -> Result<()> {
+        let sorts = self.sorts.as_ref();
+        if let Some(granted) = sorts.and_then(|sorts| sorts.try_grow(reservation, additional, &self.usage)) {
+            return granted;
+        }
         pool.try_grow(reservation, additional)?;
         self.usage.grown(additional);
         Ok(())

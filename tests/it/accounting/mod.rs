@@ -100,13 +100,13 @@ const MEASUREMENTS: &[Measured] = &[
         name: "sort of integers",
         settings: &[],
         query: "SELECT k, v FROM (SELECT k + 1 AS k, v + 1 AS v FROM t) ORDER BY k",
-        within_percent: (0, 180),
+        within_percent: (10, 10),
     },
     Measured {
         name: "sort of integers, limited",
         settings: &[LIMIT],
         query: "SELECT k, v FROM (SELECT k + 1 AS k, v + 1 AS v FROM t) ORDER BY k",
-        within_percent: (0, 180),
+        within_percent: (10, 10),
     },
     Measured {
         name: "sort by two columns",
@@ -118,19 +118,19 @@ const MEASUREMENTS: &[Measured] = &[
         name: "sort of wide texts",
         settings: &[LIMIT],
         query: "SELECT k, v FROM (SELECT repeat(k, 10) AS k, v FROM s WHERE v < 100000) ORDER BY k",
-        within_percent: (0, 130),
+        within_percent: (10, 10),
     },
     Measured {
         name: "sort that carries wide texts",
         settings: &[LIMIT],
         query: "SELECT k, v FROM (SELECT repeat(k, 10) AS k, v * 31 % 100003 AS v FROM s WHERE v < 100000) ORDER BY v",
-        within_percent: (0, 130),
+        within_percent: (10, 10),
     },
     Measured {
         name: "sort that spills",
         settings: &["slipstream.memory.limit = '8MB'"],
         query: "SELECT k, v FROM (SELECT k + 1 AS k, v + 1 AS v FROM t) ORDER BY k",
-        within_percent: (0, 30),
+        within_percent: (10, 10),
     },
     Measured {
         name: "join that spills",
