@@ -20,7 +20,7 @@ use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 
 /// Hands its input's rows on, and says of them only what is still true beside rows of NULLs: not that a column has one
-/// value, nor that it equals an expression, which may make a value of a NULL. Of their order it says nothing.
+/// value, nor that it equals an expression, which may make a value of a NULL.
 ///
 /// It has no state and holds no memory.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ impl NullSupplyingExec {
             EquivalenceClass::new(class.iter().filter(|member| member.is::<Column>()).map(Arc::clone))
         });
         kept.add_equivalence_group(EquivalenceGroup::new(columns))?;
+        kept.add_orderings(promised.oeq_class().iter().cloned());
         let properties = PlanProperties::clone(input.properties()).with_eq_properties(kept);
         Ok(Self { input, properties: Arc::new(properties) })
     }
@@ -75,7 +76,7 @@ impl ExecutionPlan for NullSupplyingExec {
         &self.properties
     }
 
-    /// Sorts that a join asks for would else be put below this node, and left out there by what is constant there.
+    /// It does, but sorts that a join asks for would then be put below this node, and left out there by what is constant there.
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![false]
     }

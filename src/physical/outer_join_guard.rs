@@ -7,7 +7,7 @@ use datafusion::common::{JoinType, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
-use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
 
 use super::rule::{PhysicalRule, Rewrite};
 use crate::config::SlipstreamOptions;
@@ -28,6 +28,8 @@ use crate::operator::NullSupplyingExec;
 ///
 /// With several partitions an exchange between the two steps of an aggregate hides the second; with one, which the layer
 /// gives small queries, nothing does.
+///
+/// Merge joins are left as they are: they ask for sorted inputs, and one whose key is constant is sorted.
 ///
 /// Refuses where no input promises what its join ends.
 #[derive(Debug, Default)]
@@ -71,9 +73,8 @@ impl PhysicalRule for OuterJoinGuard {
 /// Of which inputs an outer join makes rows of NULLs; `None` where `node` is none.
 fn null_supplying(node: &dyn ExecutionPlan) -> Option<[bool; 2]> {
     let hash = node.downcast_ref::<HashJoinExec>().map(|join| *join.join_type());
-    let merge = || node.downcast_ref::<SortMergeJoinExec>().map(SortMergeJoinExec::join_type);
     let nested = || node.downcast_ref::<NestedLoopJoinExec>().map(|join| *join.join_type());
-    match hash.or_else(merge).or_else(nested)? {
+    match hash.or_else(nested)? {
         JoinType::Left => Some([false, true]),
         JoinType::Right => Some([true, false]),
         JoinType::Full => Some([true, true]),
